@@ -1,0 +1,1 @@
+"""ckutils: the code of the book "Where Convolution Kernels Come From"."""
