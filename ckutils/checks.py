@@ -1,4 +1,4 @@
-"""Checks that chapters, tests and package share: verdicts, digests and argument rules."""
+"""Checks shared by chapters, tests and package: verdicts, digests, argument rules."""
 
 import inspect
 import math
