@@ -1,0 +1,49 @@
+"""Sphinx extension: the site carries its own MathJax, so that it reads on a plane.
+
+It copies the parts of MathJax 3 that the book uses out of the wheel of
+`sphinx-mathjax-offline` (24 MB in all): the TeX to CommonHTML bundle, its fonts and the
+TeX extensions that it loads on demand, together 2 MB.
+"""
+
+from importlib.metadata import files
+from pathlib import Path
+
+from sphinx.errors import ExtensionError
+from sphinx.util.fileutil import copy_asset
+
+PARTS = {
+    "tex-chtml.js": "",
+    "output/chtml/fonts": "output/chtml/fonts",
+    "input/tex/extensions": "input/tex/extensions",
+}
+
+
+def mathjax_folder() -> Path:
+    for file in files("sphinx-mathjax-offline") or ():
+        if file.name == "tex-chtml.js":
+            return Path(file.locate()).parent
+    raise ExtensionError("sphinx-mathjax-offline is installed without tex-chtml.js")
+
+
+def copy_mathjax(app, exception) -> None:
+    if exception is None and app.builder.format == "html":
+        target = Path(app.outdir) / "_static" / "mathjax"
+        for part, place in PARTS.items():
+            copy_asset(str(mathjax_folder() / part), str(target / place))
+
+
+def drop_thebe(app, page, template, context, doctree) -> None:
+    """Leave out thebe, which jupyter-book loads: it runs cells on a remote server, and
+    its settings are written twice, which is an error in the browser's console."""
+    context["script_files"] = [
+        script
+        for script in context.get("script_files", ())
+        if "thebe" not in f"{getattr(script, 'filename', '')} {script.attributes}"
+    ]
+
+
+def setup(app):
+    app.connect("build-finished", copy_mathjax)
+    app.connect("html-page-context", drop_thebe, priority=900)
+    app.config.mathjax_path = "mathjax/tex-chtml.js"
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
