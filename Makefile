@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv book test notebooks lab lint gpu-test bench publish clean
+.PHONY: help .venv book test nbval notebooks lab lint gpu-test bench publish clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z.-]*\):.*##/\1 -/p' Makefile
@@ -33,6 +33,9 @@ test: .venv lint  ## linters, unit tests, every number of every notebook, the bo
 
 lint: .venv  ## ruff: rules and layout
 	$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+nbval: .venv  ## only strict nbval over every notebook
+	$(PY) -m pytest tests/test_notebooks.py -k test_every_number_is_reproduced
 
 notebooks: .venv  ## execute the chapters whose .py has changed into the .ipynb beside it
 	$(PY) tools/notebooks.py $(CHAPTERS)

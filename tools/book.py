@@ -1,8 +1,8 @@
 """Build the book strictly into _build/html and print the file to open.
 
 Any warning is an error (-W), every reference must resolve (-n), and every page of
-_toc.yml must exist afterwards. The build starts from an empty folder, unless nothing that
-it reads has changed since the last good one: then there is nothing to do.
+_toc.yml must exist afterwards. The build starts from an empty folder, unless nothing
+that it reads has changed since the last good one: then there is nothing to do.
 """
 
 import hashlib

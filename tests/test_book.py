@@ -1,0 +1,261 @@
+"""The built book: strict, complete, self-contained, and legible in a real browser."""
+
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from tools import book as builder
+
+ROOT = Path(__file__).resolve().parent.parent
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--no-first-run",
+    "--disable-background-networking",
+]  # fmt: skip
+
+
+def build(folder: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(folder / "tools" / "book.py")]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def html() -> Path:
+    run = build(ROOT)
+    assert run.returncode == 0, (run.stdout + run.stderr)[-4000:]
+    assert run.stdout.splitlines()[-1].startswith("open ")
+    return ROOT / "_build" / "html"
+
+
+def test_every_page_of_the_toc_is_built(html):
+    assert builder.pages()
+    assert builder.missing_pages() == []
+
+
+def test_a_second_build_has_nothing_to_do(html):
+    assert "nothing that the book reads has changed" in build(ROOT).stdout
+
+
+# A broken book must not build ------------------------------------------------------
+
+
+@pytest.fixture
+def small_book(tmp_path):
+    """A copy of the book's frame with one page, to be broken; spaces in its path."""
+    folder = tmp_path / "a book"
+    for part in ("tools", "book/_static"):
+        shutil.copytree(ROOT / part, folder / part)
+    shutil.copy(ROOT / "_config.yml", folder)
+    (folder / "book" / "references.bib").write_text("")
+    (folder / "book" / "intro.md").write_text("# Intro\n\nText.\n")
+    (folder / "book" / "other.md").write_text("# Other\n\n$x$\n")
+    (folder / "_toc.yml").write_text(
+        "format: jb-book\nroot: book/intro\nparts:\n"
+        "  - caption: Start\n    chapters:\n      - file: book/other\n"
+    )
+    return folder
+
+
+def test_a_small_good_book_builds_in_a_path_with_spaces(small_book):
+    run = build(small_book)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert (small_book / "_build/html/book/other.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[x](missing.md)", "missing"),
+        ("{ref}`nowhere`", "nowhere"),
+        ("# Other\n\n#### Skipped", "H1 to H4"),
+    ],
+)
+def test_a_warning_fails_the_build(small_book, text, message):
+    (small_book / "book" / "other.md").write_text(f"# Other\n\n{text}\n")
+    run = build(small_book)
+    assert run.returncode != 0
+    assert message in run.stdout + run.stderr
+
+
+def test_a_missing_page_fails_the_build(small_book):
+    (small_book / "book" / "other.md").unlink()
+    assert build(small_book).returncode != 0
+
+
+def test_a_changed_page_is_built_again(small_book):
+    assert build(small_book).returncode == 0
+    (small_book / "book" / "other.md").write_text("# Other\n\nmarmalade\n")
+    assert build(small_book).returncode == 0
+    assert "marmalade" in (small_book / "_build/html/book/other.html").read_text()
+
+
+# Links -----------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """The links, sources and ids of one page."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.links, self.ids = [], set()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        for name, value in attrs:
+            if name in ("href", "src") and value:
+                self.links.append(value)
+            if name in ("id", "name") and value:
+                self.ids.add(value)
+
+
+def broken_links(html: Path) -> list[str]:
+    """Links inside the site that lead nowhere, as "page -> link"."""
+    pages = {path: Page(path) for path in html.rglob("*.html")}
+    broken = []
+    for path, page in pages.items():
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = path.parent / unquote(parts.path) if parts.path else path
+            target = target.resolve()
+            anchor = unquote(parts.fragment)
+            lost = not target.exists()
+            if not lost and anchor and target in pages:
+                lost = anchor not in pages[target].ids
+            if lost:
+                broken.append(f"{path.relative_to(html)} -> {link}")
+    return broken
+
+
+def test_no_internal_link_is_dead(html):
+    assert broken_links(html.resolve()) == []
+
+
+def test_the_link_check_sees_a_dead_link_and_a_dead_anchor(tmp_path):
+    (tmp_path / "a.html").write_text('<a href="b.html">b</a><a href="#no">c</a>')
+    assert broken_links(tmp_path) == ["a.html -> b.html", "a.html -> #no"]
+
+
+# In a real browser -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser():
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is on the PATH")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """One page opened from disk, every request to the outside refused and noted."""
+
+    def __init__(self, browser, path: Path, width: int):
+        self.outside, self.errors = [], []
+        self.page = browser.new_page(viewport={"width": width, "height": 900})
+        self.page.route("**/*", self._answer)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", self._listen)
+        self.page.goto(path.as_uri())
+        self.page.wait_for_function(
+            "() => !window.MathJax || !MathJax.startup "
+            "|| MathJax.startup.promise.then(() => true)"
+        )
+        self.page.wait_for_load_state("networkidle")
+
+    def _answer(self, route):
+        if route.request.url.startswith(("file:", "data:", "blob:")):
+            route.continue_()
+        else:
+            self.outside.append(route.request.url)
+            route.abort()
+
+    def _listen(self, message):
+        if message.type == "error":
+            self.errors.append(message.text)
+
+    def ask(self, script: str):
+        return self.page.evaluate(script)
+
+
+@pytest.fixture(params=builder.pages())
+def visit(request, html, browser):
+    visit = Visit(browser, html / f"{request.param}.html", 1280)
+    yield visit
+    visit.page.close()
+
+
+def test_a_page_reads_without_a_network(visit):
+    assert visit.outside == [], "asks for something outside"
+    assert visit.errors == [], "errors in the console"
+    # formulas: all typeset, none left as TeX and none with an error inside
+    assert (
+        visit.ask("document.querySelectorAll('.math:not(:has(mjx-container))').length")
+        == 0
+    )
+    assert visit.ask("document.querySelectorAll('mjx-merror').length") == 0
+    # figures: all loaded, all with alt text
+    images = visit.ask(
+        "[...document.images].filter(i => i.offsetParent !== null)"
+        ".map(i => [i.src, i.naturalWidth, i.alt])"
+    )
+    assert [src for src, width, _ in images if width == 0] == [], "figures not loaded"
+    assert [src for src, _, alt in images if not alt.strip()] == [], "no alt text"
+    # one header, one search box
+    boxes = visit.ask(
+        "[...document.querySelectorAll('.search-button-field, .search-button__button')]"
+        ".filter(e => e.offsetParent !== null).length"
+    )
+    assert boxes == 1
+
+
+def test_chapters_show_formulas_and_every_figure(html, browser):
+    for path in sorted((html / "notebooks").glob("*.html")):
+        source = (ROOT / "notebooks" / f"{path.stem}.ipynb").read_text()
+        pictures = len(re.findall(r'"image/(?:png|svg\+xml)":', source))
+        visit = Visit(browser, path, 1280)
+        assert visit.ask("document.querySelectorAll('mjx-container').length") > 0
+        shown = "document.querySelectorAll('.cell_output img, .cell_output svg').length"
+        assert visit.ask(shown) >= pictures
+        visit.page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_narrow_page_does_not_scroll_sideways(html, browser, scheme):
+    for name in builder.pages():
+        visit = Visit(browser, html / f"{name}.html", 360)
+        visit.page.emulate_media(color_scheme=scheme)
+        wide = visit.ask("document.documentElement.scrollWidth")
+        visit.page.close()
+        assert wide <= 360, f"{name} is {wide} pixels wide on a screen of 360"
+
+
+def test_the_search_finds_a_term_of_chapter_1(html, browser):
+    page = browser.new_page()
+    page.goto((html / "search.html").as_uri() + "?q=output_padding")
+    page.wait_for_selector("#search-results li", timeout=20_000)
+    assert "convolution_arithmetic" in page.inner_html("#search-results")
+    page.close()
+
+
+def test_the_browser_check_sees_what_it_must(tmp_path, browser):
+    page = tmp_path / "bad.html"
+    page.write_text(
+        "<img src='none.png' alt=''><script src='https://example.org/x.js'></script>"
+        "<script>console.error('planted')</script>"
+    )
+    visit = Visit(browser, page, 400)
+    assert visit.outside == ["https://example.org/x.js"]
+    assert any("planted" in error for error in visit.errors)
+    assert visit.ask("document.images[0].naturalWidth") == 0
+    visit.page.close()
