@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+
 from tools import book as builder
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -35,7 +35,7 @@ def replace(path: Path, pattern: str, new: str) -> None:
 
 
 def badges(name: str) -> str:
-    """The README's badges: the state of CI, the book, Colab. None without an address."""
+    """The README's badges: CI, the book, Colab. None without an address."""
     if not name:
         return "*(The badges appear once `make publish REPO=owner/name` was run.)*"
     hub = f"https://github.com/{name}"
