@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv book test nbval notebooks lab lint gpu-test bench publish clean
+.PHONY: help .venv book test nbval notebooks lab lint gpu-test publish clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z.-]*\):.*##/\1 -/p' Makefile
