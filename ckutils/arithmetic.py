@@ -159,7 +159,7 @@ def conv_output_size(
             dilation only numbers, "valid" and "causal" say how.
     Returns an int for ints, a tuple if size or kernel_size is one.
     Raises ValueError if the kernel spans more than the padded input.
-    Source: Dumoulin and Visin, arXiv:1603.07285, relationship 6 (and 14 for "valid").
+    Source: Dumoulin and Visin, arXiv:1603.07285, relationships 1 to 6 and 15.
 
     >>> conv_output_size(224, 7, stride=2, padding=3)
     112
@@ -265,7 +265,7 @@ def conv_transpose_output_size(
             length of an input whose convolution has more outputs than there are.
     Returns an int for ints, a tuple if size or kernel_size is one.
     Raises ValueError if a >= max(s, d), or if the length would be below 1.
-    Source: Dumoulin and Visin, arXiv:1603.07285, relationship 13 or 14.
+    Source: Dumoulin and Visin, arXiv:1603.07285, relationships 8 to 14.
 
     >>> conv_transpose_output_size(112, 7, stride=2, padding=3, output_padding=1)
     224
