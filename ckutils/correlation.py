@@ -25,7 +25,8 @@ def correlate2d(image, kernel, mode: str = "valid"):
             which stay integers and wrap as theirs do.
         mode: "full" every overlap, (H + h - 1, W + w - 1); "same" as the image,
             starting h // 2, w // 2 into the full result; "valid" only whole overlaps,
-            (H - h + 1, W - w + 1), or with the roles exchanged if the kernel is larger.
+            (H - h + 1, W - w + 1), or (h - H + 1, w - W + 1) if the kernel is larger:
+            always a part of "full", where SciPy conjugates a complex one once more.
     Returns an array of the same library, dtype and device.
     Raises ValueError for other axes, for mixed or boolean dtypes, and for "valid" if
         each is the larger one on one axis.
