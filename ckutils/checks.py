@@ -180,6 +180,9 @@ def per_axis(least: int, axes: int, /, **values) -> tuple[tuple[int, ...], ...]:
     """
     tuples = []
     for name, value in values.items():
+        if type(value) is int and value >= least:  # an early way out: most calls
+            tuples.append((value,) * axes)
+            continue
         entries = (value,) * axes if isinstance(value, Integral) else value
         if not isinstance(entries, tuple | list) or len(entries) != axes:
             raise ValueError(
