@@ -116,7 +116,9 @@ class Page(HTMLParser):
 
 def broken_links(html: Path) -> list[str]:
     """Links inside the site that lead nowhere, as "page -> link"."""
-    pages = {path: Page(path) for path in html.rglob("*.html")}
+    # below _static lie templates of the theme, not pages
+    paths = [p for p in html.rglob("*.html") if "_static" not in p.parts]
+    pages = {path: Page(path) for path in paths}
     broken = []
     for path, page in pages.items():
         for link in page.links:
