@@ -12,9 +12,10 @@ from ckutils.checks import check_int, per_axis
 
 
 class Convolution(NamedTuple):
-    """A row of a block: one convolution, or a pooling if it has no channels.
+    """A row of a block: one convolution, or a pooling, which only changes the size.
 
     extra: zeros added, both sides together.
+    norms: channels of the normalisations around it.
     """
 
     in_channels: int
@@ -25,7 +26,8 @@ class Convolution(NamedTuple):
     dilation: tuple[int, ...]
     groups: int = 1
     bias: bool = True
-    norms: tuple[int, ...] = ()  # channels of the normalisations around it
+    norms: tuple[int, ...] = ()
+    pool: bool = False
 
 
 def _conv(
@@ -43,9 +45,10 @@ def _conv(
     )  # fmt: skip
 
 
-def _pool(kernel_size, *, stride=None, padding=0, axes=2, norms=()):
+def _pool(kernel_size, *, stride=None, padding=0, axes=2):
     stride = kernel_size if stride is None else stride
-    return _conv(0, 0, kernel_size, stride=stride, padding=padding, axes=axes)
+    row = _conv(1, 1, kernel_size, stride=stride, padding=padding, axes=axes)
+    return row._replace(pool=True)
 
 
 def _linear(in_features, out_features, *, bias=True):
