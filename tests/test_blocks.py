@@ -68,6 +68,8 @@ def test_rank_in_float32_and_with_a_tolerance():
     noisy = noisy + 1e-3 * draw(5, 7, seed=2).float()
     assert kernel_rank(noisy) == 5
     assert kernel_rank(noisy, tol=0.1) == 1
+    assert kernel_rank(1e-20 * np.eye(3)) == 3  # the rank does not depend on the scale
+    assert kernel_rank(1e20 * torch.outer(draw(4), draw(4, seed=3))) == 1
 
 
 @settings(deadline=None, derandomize=True, max_examples=40)

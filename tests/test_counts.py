@@ -128,6 +128,25 @@ def test_the_table_counts_what_the_module_does(block, size, options):
     assert count_macs(block, size, **options) == cost.macs
 
 
+@pytest.mark.parametrize(("block", "size", "options"), CASES)
+def test_the_table_lists_the_modules_convolutions(block, size, options):
+    if block in ("linear", "pool"):
+        return
+    convs = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    model = module_of(block, options)
+    want = [
+        (m.kernel_size, m.stride, m.dilation, m.groups, m.in_channels, m.out_channels)
+        for m in model.modules()
+        if isinstance(m, convs)
+    ]
+    got = [
+        (r.kernel_size, r.stride, r.dilation, r.groups, r.in_channels, r.out_channels)
+        for branch in BLOCKS[block](**options)
+        for r in branch
+    ]
+    assert sorted(got) == sorted(want)
+
+
 def test_one_layer_by_hand():
     # 5x5 over 3 channels into 4: 5 * 5 * 3 * 4 + 4; at 4x4 positions 300 products each
     options = {"in_channels": 3, "out_channels": 4, "kernel_size": 5}
