@@ -5,7 +5,17 @@ tuple counts for every axis. Letters: n size, k kernel size, s stride, d dilatio
 e input dilation, lo and hi the padding in front of and behind the signal.
 """
 
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ckutils.block_rows import BLOCKS, Convolution
 from ckutils.checks import check_choice, check_int, per_axis
+from ckutils.receptive import (  # noqa: F401 - offered here too
+    ReceptiveField,
+    receptive_field,
+    receptive_set,
+)
 
 Size = int | tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
@@ -380,3 +390,173 @@ def _like(axes: int | None, values):
     """A tuple if tuples came in, the single value if ints did."""
     values = tuple(values)
     return values[0] if axes is None else values
+
+
+# Parameters, multiply-adds, memory -----------------------------------------------
+#
+# The blocks are rows of a table (ckutils/block_rows.py); everything here counts on it.
+
+
+class Cost(NamedTuple):
+    """What one sample costs: integers, and the size of the block's output.
+
+    parameters: weights, biases and normalisation scales and shifts.
+    macs: multiplications with an addition; those with padded zeros are counted, as
+        every library does. One is two floating-point operations.
+    activations: output values of all convolutions; times 4 bytes in float32.
+    """
+
+    parameters: int
+    macs: int
+    activations: int
+    output_size: tuple[int, ...]
+
+
+def conv_weights(
+    in_channels: int, out_channels: int, kernel_size, *, groups: int = 1, bias=True
+) -> int:
+    """Parameters of one convolution: prod(kernel) C_in C_out / groups (+ C_out).
+
+    Chapter 1, eq. (1.34).
+
+    Args:
+        in_channels, out_channels: multiples of `groups`.
+        kernel_size: one int an axis; an int is one axis.
+        groups: each output channel reads in_channels / groups input channels.
+        bias: whether there is one number more an output channel.
+    Raises ValueError for a count below 1 or channels that `groups` does not divide.
+
+    >>> conv_weights(3, 64, (7, 7))
+    9472
+    """
+    kernel = kernel_size if isinstance(kernel_size, tuple | list) else (kernel_size,)
+    check_int(1, in_channels=in_channels, out_channels=out_channels, groups=groups)
+    for entry in kernel:
+        check_int(1, kernel_size=entry)
+    both = {"in_channels": in_channels, "out_channels": out_channels}
+    for name, channels in both.items():
+        if channels % groups:
+            raise ValueError(f"{name} must be a multiple of {groups=}, got {channels}")
+    return (
+        math.prod(kernel) * in_channels * out_channels // groups + bias * out_channels
+    )
+
+
+def count_parameters(block: str, **options) -> int:
+    """How many trainable numbers a block holds, from its options alone.
+
+    Chapter 1, eq. (1.34). Equal to the sum of numel() over the module of the same
+    options in `ckutils.blocks`.
+
+    Args:
+        block: a name in `BLOCKS`: "conv", "linear", "depthwise_separable", "tcn", ...
+        options: what the block's constructor takes and its counts depend on; `axes`
+            (default 2) says how many axes an int kernel_size has.
+    Returns the count.
+    Raises ValueError for an unknown block or an option out of range, TypeError for an
+        option that the block does not have.
+
+    >>> count_parameters("conv", in_channels=3, out_channels=4, kernel_size=5)
+    304
+    >>> count_parameters(
+    ...     "depthwise_separable", in_channels=3, out_channels=4, kernel_size=5)
+    91
+    """
+    return sum(_parameters(row) for branch in _rows(block, options) for row in branch)
+
+
+def count_macs(block: str, size, **options) -> int:
+    """How many multiply-adds a block needs for one sample with `size` positions.
+
+    Chapter 1, eq. (1.35): an output value of a convolution costs prod(kernel) C_in /
+    groups. A library that counts floating-point operations reports twice as many.
+
+    Args:
+        block, options: as for `count_parameters`.
+        size: of the input, an int or one int an axis; () for "linear".
+    Returns the count. Raises as `count_parameters`, and ValueError for a kernel that is
+        larger than the padded input.
+
+    >>> count_macs("conv", (8, 8), in_channels=3, out_channels=4, kernel_size=5)
+    4800
+    """
+    return count_cost(block, size, **options).macs
+
+
+def count_cost(block: str, size, **options) -> Cost:
+    """Parameters, multiply-adds, activations and output size of a block.
+
+    Chapter 1, eq. (1.34) to (1.36). Arguments and errors: `count_macs`.
+
+    >>> count_cost("residual", (8, 8), in_channels=2, out_channels=4, stride=2)
+    Cost(parameters=240, macs=3584, activations=192, output_size=(4, 4))
+    """
+    size = (size,) if isinstance(size, int) else tuple(size)
+    check_int(1, **{f"size[{axis}]": length for axis, length in enumerate(size)})
+    parameters = macs = activations = 0
+    output = size
+    for branch in _rows(block, options):
+        here = size
+        for row in branch:
+            if len(row.kernel_size) != len(size):
+                raise ValueError(
+                    f"size must have {len(row.kernel_size)} axes for {block!r}, got "
+                    f"{size}"
+                )
+            here = _row_output(row, here)
+            values = 0 if row.pool else math.prod(here) * row.out_channels
+            parameters += _parameters(row)
+            activations += values
+            macs += values * math.prod(row.kernel_size) * row.in_channels // row.groups
+        output = here if branch else output
+    return Cost(parameters, macs, activations, output)
+
+
+def network_cost(layers: Iterable[tuple[str, dict]], size) -> Cost:
+    """The cost of blocks in a chain, each fed with the output size of the one before.
+
+    Chapter 1, eq. (1.36).
+
+    Args:
+        layers: (block, options) each; "linear" after the last spatial block sees a flat
+            vector and ends the spatial axes.
+        size: of the network's input.
+    Returns the summed Cost with the last output size. Raises as `count_macs`.
+
+    >>> layers = [("conv", dict(in_channels=1, out_channels=2, kernel_size=3)),
+    ...           ("pool", dict(kernel_size=2)),
+    ...           ("linear", dict(in_features=18, out_features=5))]
+    >>> network_cost(layers, (8, 8))
+    Cost(parameters=115, macs=738, activations=77, output_size=())
+    """
+    size = (size,) if isinstance(size, int) else tuple(size)
+    total = [0, 0, 0]
+    for block, options in layers:
+        cost = count_cost(block, () if block == "linear" else size, **options)
+        total = [a + b for a, b in zip(total, cost[:3], strict=True)]
+        size = cost.output_size
+    return Cost(*total, size)
+
+
+def _parameters(row: Convolution) -> int:
+    if row.pool:
+        return 0
+    weights = conv_weights(
+        row.in_channels, row.out_channels, row.kernel_size,
+        groups=row.groups, bias=row.bias,
+    )  # fmt: skip
+    return weights + 2 * sum(row.norms)  # a scale and a shift a channel
+
+
+def _row_output(row: Convolution, size: tuple[int, ...]) -> tuple[int, ...]:
+    """Output size of one row; the zeros of `extra` count as part of the input."""
+    knobs = zip(size, row.kernel_size, row.stride, row.extra, row.dilation, strict=True)
+    return tuple(
+        conv_output_size(length + extra, kernel, stride=stride, dilation=dilation)
+        for length, kernel, stride, extra, dilation in knobs
+    )
+
+
+def _rows(block: str, options: dict) -> list[list[Convolution]]:
+    check_choice(BLOCKS, block=block)
+    return BLOCKS[block](**options)
