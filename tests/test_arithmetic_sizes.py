@@ -137,6 +137,11 @@ def test_named_paddings_by_hand():
     assert resolve_padding("causal", (3, 2)) == ((2, 0), (1, 0))
     assert resolve_padding("circular", (4, 3), dilation=(2, 1)) == ((3, 3), (1, 1))
     assert resolve_padding("reflect", 4) == ((1, 2),)
+    # two entries beyond an edge: three entries have them in the mirror, two have not
+    assert conv_output_size(3, 5, padding="reflect") == 3
+    with pytest.raises(ValueError, match="at most size - 1 = 1 entries"):
+        conv_output_size(2, 5, padding="reflect")
+    assert conv_input_sizes(2, 5, stride=2, padding="reflect") == range(3, 5)
 
 
 def test_numbers_in_every_form():
