@@ -1,8 +1,9 @@
-"""Sphinx extension: the site carries its own MathJax, so that it reads on a plane.
+"""Sphinx extension of the book: what the site needs to be read on a plane.
 
-It copies the parts of MathJax 3 that the book uses out of the wheel of
+The site carries its own MathJax: this copies the parts of MathJax 3 that the book uses out of the wheel of
 `sphinx-mathjax-offline` (24 MB in all): the TeX to CommonHTML bundle, its fonts and the
 TeX extensions that it loads on demand, together 2 MB.
+It also leaves out a script that would ask the network, and shows docstrings as written.
 """
 
 from importlib.metadata import files
@@ -42,7 +43,14 @@ def drop_thebe(app, page, template, context, doctree) -> None:
     ]
 
 
+def as_written(app, what, name, obj, options, lines: list[str]) -> None:
+    """Show a docstring as it stands: its columns and stars are not reStructuredText."""
+    if lines:
+        lines[:] = [".. code-block:: none", "", *(f"   {line}" for line in lines), ""]
+
+
 def setup(app):
+    app.connect("autodoc-process-docstring", as_written)
     app.connect("build-finished", copy_mathjax)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.config.mathjax_path = "mathjax/tex-chtml.js"
