@@ -8,6 +8,7 @@ spatial axes; the weight says how many are spatial. Knobs are an int or an int a
 
 import itertools
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -85,15 +86,13 @@ def conv(
     """
     axes = _check_operands(x, weight, bias, "x")
     _check_channels(x.shape[-axes - 1], weight, groups)
-    kernel, space = weight.shape[2:], x.shape[-axes:]
-    strides, dilations, spread = per_axis(
-        1, axes, stride=stride, dilation=dilation, input_dilation=input_dilation
+    # numbers only, and not 1.0 or True, which would find the plan of 1
+    ints = (
+        type(stride) is type(padding) is type(dilation) is type(input_dilation) is int
     )
-    check_spread(padding, spread)
-    sizes = [e * (n - 1) + 1 for n, e in zip(space, spread, strict=True)]
-    spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
-    pads = resolve_spans(padding, spans, strides, sizes)
-    out = output_sizes(sizes, spans, strides, pads)
+    strides, pads, dilations, spread, out = (_known_plan if ints else _plan)(
+        weight.shape[2:], x.shape[-axes:], stride, padding, dilation, input_dilation
+    )
     batch = x.shape[: -axes - 1]
     if len(batch) != 1:
         x = x.reshape(math.prod(batch), *x.shape[-axes - 1 :])
@@ -103,6 +102,24 @@ def conv(
         x, pads = extend(x, pads, padding), ((0, 0),) * axes
     y = _conv(x, weight, bias, strides, pads, dilations, spread, groups)
     return y if len(batch) == 1 else y.reshape(*batch, weight.shape[0], *out)
+
+
+def _plan(kernel, space, stride, padding, dilation, input_dilation):
+    """The knobs as tuples, the padding as numbers, and the output size."""
+    strides, dilations, spread = per_axis(
+        1, len(kernel), stride=stride, dilation=dilation, input_dilation=input_dilation
+    )
+    check_spread(padding, spread)
+    sizes = [e * (n - 1) + 1 for n, e in zip(space, spread, strict=True)]
+    spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
+    pads = resolve_spans(padding, spans, strides, sizes)
+    out = output_sizes(sizes, spans, strides, pads)
+    return strides, pads, dilations, spread, out
+
+
+# A layer is called with the same few shapes again and again, and working them out costs
+# as much as the whole of torch's call on a tiny image.
+_known_plan = lru_cache(maxsize=4096)(_plan)
 
 
 def _conv(x, weight, bias, strides, pads, dilations, spread, groups) -> Tensor:

@@ -1,8 +1,8 @@
 """Sphinx extension of the book: what the site needs to be read on a plane.
 
-The site carries its own MathJax: this copies the parts of MathJax 3 that the book uses out of the wheel of
-`sphinx-mathjax-offline` (24 MB in all): the TeX to CommonHTML bundle, its fonts and the
-TeX extensions that it loads on demand, together 2 MB.
+The site carries its own MathJax: this copies the parts of MathJax 3 that the book uses
+out of the wheel of `sphinx-mathjax-offline` (24 MB): the TeX to CommonHTML bundle,
+its fonts and the TeX extensions that it loads on demand, together 2 MB.
 It also leaves out a script that would ask the network, and shows docstrings as written.
 """
 
