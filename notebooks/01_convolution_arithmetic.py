@@ -13,9 +13,18 @@
 # %% [markdown]
 # # 1. Convolution arithmetic
 #
-# $$
-# y = 1 \tag{1.1}
-# $$
+# A convolution slides a small array of numbers, the kernel, over a signal and writes down one weighted sum a step.
+# This chapter turns every knob of that sentence, derives what it does to sizes, values and gradients, and then checks it on real photographs and sounds.
+#
+# **What you will find, in a few lines.**
+#
+# - The output size is $\lfloor (n + p_{lo} + p_{hi} - K)/s \rfloor + 1$ with $K = d(k-1)+1$. All fifteen published size relationships follow from it, and its inverse is a run of $s$ neighbouring input sizes.
+# - `padding="same"` at stride 2 is not one rule but two: TensorFlow's and torch's agree in size and differ by $\lceil ((n-1) \bmod s)/2 \rceil$ pixels in place.
+# - A transposed convolution is the adjoint, no inverse. `output_padding` says which of the $s$ possible input sizes is meant, and the rows that it adds are computed like all others.
+# - Checkerboards are unequal *polyphase sums* of the kernel. A size divisible by the stride makes them equal for a constant kernel only; resizing first makes them equal for every kernel.
+# - A convolution is a matrix, and its backward pass is two more convolutions, in which stride and dilation change places.
+#
+# **What you need.** Sums, a little linear algebra (transpose, inner product), Python. No GPU.
 
 # %% tags=["hide-input", "nbval-ignore-output"]
 # The first cell of every chapter: find ckutils, or install it and change nothing else.
@@ -39,6 +48,1420 @@ from ckutils.checks import describe_runtime
 print(describe_runtime())
 
 # %%
-from ckutils.checks import digest
+from itertools import product
 
-print(digest(y=[1.0, 4.0, 7.0]))
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from IPython.display import SVG
+from torch.nn import functional as F
+
+from ckutils.arithmetic import conv_output_size, dilated_size, resolve_padding
+from ckutils.checks import agree, digest, source
+from ckutils.convolution import conv, correlate2d, pad
+from ckutils.datasets import photo, spoken_digits
+from ckutils.plotting import COLOURS, heatmap, use_style
+
+use_style()
+
+# %% [markdown]
+# ## 1.1 An average, and what is left when the kernel is none
+#
+# Take the middle row of a photograph: 256 numbers between 0 and 1. Replace each by the average of itself and its four neighbours on either side.
+# Worked by hand on three entries, with weights $\tfrac14, \tfrac12, \tfrac14$: the numbers 4, 8, 0 become $\tfrac14 \cdot 4 + \tfrac12 \cdot 8 + \tfrac14 \cdot 0 = 5$.
+#
+# > **Definition.** Let $\mu$ be a measure on the line (or plane, or space). The convolution of a signal $f$ and a kernel $g$ is
+#
+# $$
+# (f * g)(x) = \int f(x - y)\, g(y)\, d\mu(y). \tag{1.1}
+# $$
+#
+# With Lebesgue measure this is an integral. With the counting measure on the integers it is a sum, and the only form that a computer meets:
+#
+# $$
+# (f * g)[t] = \sum_{j \in \mathbb{Z}} f[t - j]\, g[j]. \tag{1.2}
+# $$
+#
+# If $g \ge 0$ and $\int g\, d\mu = 1$, then $g$ is a probability density with respect to $\mu$, and $(f*g)(x)$ is the mean of $f(x - Y)$ for a random shift $Y$ with that density.
+# Two things follow at once: the result never leaves the range of $f$, and a constant stays what it is. Both need both conditions on $g$.
+# Which of the following four kernels average?
+
+# %%
+row = photo("camera")[128][None]  # (1, 256): one channel
+position = torch.arange(-4.0, 5)
+gauss = torch.exp(-(position**2) / 8)
+kernels = {
+    "box / 9": torch.ones(9) / 9,
+    "Gaussian": gauss / gauss.sum(),
+    "box": torch.ones(9),
+    "difference": torch.tensor([0.5, 0, -0.5]),
+}
+smooth = {}
+for name, k in kernels.items():
+    smooth[name] = conv(row, k[None, None], padding="reflect", flip=True)[0]
+    print(f"{name:10} mass {k.sum():4.1f}, non-negative: {bool((k >= 0).all())}")
+
+# %% mystnb={"image": {"alt": "Two line plots along one photograph row. Left: box and Gaussian averages follow the row more smoothly and stay within its range. Right: an unnormalised box rises to 7 and a difference kernel swings around zero."}}
+fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.6))
+pairs = ("box / 9", "Gaussian"), ("box", "difference")
+for ax, names in zip(axes, pairs, strict=True):
+    _ = ax.plot(row[0], color="#9a9a9a", lw=1, label="row 128 of the photograph")
+    for name in names:
+        _ = ax.plot(smooth[name], label=name)
+    _ = ax.set(xlabel="column (pixels)", ylabel="brightness")
+    _ = ax.legend(loc="upper left")
+print(digest(**{name.split()[0]: y for name, y in smooth.items()}))
+
+# %%
+low, high = row.min() - 1e-6, row.max() + 1e-6
+for name, k in kernels.items():
+    inside = bool(((smooth[name] >= low) & (smooth[name] <= high)).all())
+    one = float(conv(torch.ones(1, 20), k[None, None]).mean())
+    print(f"{name:10} within the range of the row: {inside!s:5}  1 becomes {one:.1f}")
+
+# %% [markdown]
+# The word "average" in the definition is right for the first two only. The box without its 1/9 is a *sum*: it averages after division by its mass.
+# The difference kernel has mass 0 and a sign change: it removes what an average would keep. Trained kernels are of this general kind, so "a weighted sum of the neighbourhood" is what survives.
+#
+# The continuous form works the same way. For $f = \sin$ and the uniform density $g = \frac{1}{2h}$ on $[-h, h]$, (1.1) integrates to $\sin(x)\, \frac{\sin h}{h}$: a damped sine, and the damping is the average's doing.
+
+# %%
+h, x = 0.7, torch.linspace(-3, 3, 7, dtype=torch.float64)
+y = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000 * 2 * h - h  # midpoints
+integral = torch.sin(x[:, None] - y).mean(1)  # the density is 1 / (2 h) on 2 h
+agree("integral (1.1) = sin(x) sin(h)/h", integral, x.sin() * np.sin(h) / h, tol=1e-9)
+
+# %% [markdown]
+# ## 1.2 ★ Is this convolution or cross-correlation, and why do SciPy and torch differ by a flip?
+#
+# With the signal (1, 2, 3, 4, 5) and the kernel (1, 10, 100), each output digit tells which entry it came from.
+# Sliding the kernel as it is written, the first output is $1\cdot1 + 10\cdot2 + 100\cdot3 = 321$. Formula (1.2) reads the signal backwards instead: $100\cdot1 + 10\cdot2 + 1\cdot3 = 123$.
+#
+# $$
+# \text{convolution:}\quad (x * w)[t] = \sum_{j=0}^{k-1} w[j]\, x[t - j] \tag{1.3}
+# $$
+#
+# $$
+# \text{cross-correlation:}\quad (x \star w)[t] = \sum_{j=0}^{k-1} w[j]\, x[t + j] \tag{1.4}
+# $$
+#
+# Every deep-learning library computes (1.4) and calls it convolution. Signal processing computes (1.3). One is the other with the kernel turned round on every axis.
+
+# %%
+x, w = np.array([1, 2, 3, 4, 5.0]), np.array([1, 10, 100.0])
+as_written = [int(sum(w[j] * x[t + j] for j in range(3))) for t in range(3)]  # (1.4)
+turned = [int(sum(w[j] * x[t + 2 - j] for j in range(3))) for t in range(3)]  # (1.3)
+print("cross-correlation", as_written, "  convolution", turned)
+agree("np.correlate    = (1.4)", np.correlate(x, w, "valid"), as_written, tol=0)
+agree("np.convolve     = (1.3)", np.convolve(x, w, "valid"), turned, tol=0)
+signal, kernel = torch.tensor(x)[None], torch.tensor(w)[None, None]
+agree("torch's conv1d  = (1.4)", F.conv1d(signal, kernel)[0], as_written, tol=0)
+agree("conv            = (1.4)", conv(signal, kernel)[0], as_written, tol=0)
+agree("conv, flip=True = (1.3)", conv(signal, kernel, flip=True)[0], turned, tol=0)
+
+# %% [markdown]
+# Nobody notices with a symmetric kernel, and no training run notices either: it would learn the kernel turned round. An *asymmetric* kernel that comes from outside makes it visible.
+# What does an L-shaped kernel do to a point of light, and to a photograph?
+
+# %%
+ell = torch.zeros(9, 9)
+ell[:, 1:3] = ell[7:, 1:7] = 1
+ell = ell / ell.sum()
+point = torch.zeros(1, 25, 25)
+point[0, 12, 12] = 1
+crop = photo("camera")[None, 30:130, 70:170]
+knobs = {"weight": ell[None, None], "padding": "same"}
+pictures = {
+    "kernel": ell,
+    "point, correlated": conv(point, **knobs)[0],
+    "point, convolved": conv(point, flip=True, **knobs)[0],
+    "photograph": crop[0],
+    "difference": (conv(crop, flip=True, **knobs) - conv(crop, **knobs))[0],
+}
+print("largest difference above 0.1:", bool(pictures["difference"].max() > 0.1))
+
+# %% mystnb={"image": {"alt": "Five small images: an L-shaped kernel; a point after correlation, which shows the L upside down and mirrored; a point after convolution, which shows the L; a crop of the photograph, and the difference of the two results, bright along edges."}}
+fig, axes = plt.subplots(1, 5, figsize=(7.2, 1.75))
+for ax, (title, picture) in zip(axes, pictures.items(), strict=True):
+    _ = ax.imshow(picture, cmap="gray")
+    _ = ax.set_title(title, fontsize=8)
+    _ = ax.set_axis_off()
+values = list(pictures.values())
+print(digest(correlated=values[1], convolved=values[2], difference=values[4].abs()))
+
+# %% [markdown]
+# Correlating a point with a kernel returns the kernel *turned round*; convolving returns the kernel. That is the definition of an impulse response, and the reason why engineers flip.
+# In two axes both are flipped: one flip alone gives neither. The mathematician's convolution in the next cell is computed by a route that shares nothing with `conv`, the product of Fourier transforms.
+
+# %%
+image, kernel = photo("camera")[:40, :56].double(), ell[:8].double()  # not square
+size = (40 + 8 - 1, 56 + 9 - 1)
+spectrum = torch.fft.rfft2(image, size) * torch.fft.rfft2(kernel, size)
+convolved = torch.fft.irfft2(spectrum, size)
+both_flips = correlate2d(image, kernel.flip(0, 1), "full")
+one_flip = correlate2d(image, kernel.flip(1), "full")
+agree("correlation with the flipped kernel = convolution", both_flips, convolved, 1e-13)
+print("one flip is enough:", torch.allclose(one_flip, convolved))
+valid = conv(image[None], kernel[None, None])[0]
+agree("conv = correlate2d", valid, correlate2d(image, kernel), tol=1e-13)
+
+# %% [markdown]
+# SciPy has both under honest names, `correlate2d` and `convolve2d`; our `correlate2d` equals its namesake in all modes and dtypes, and `convolve2d` with a flipped kernel
+# (`tests/test_convolution.py::test_correlate2d_is_scipys`, `::test_correlate2d_real_values_and_convolve2d`; SciPy is a test's oracle here, not a dependency).
+# So if SciPy and torch differ by a flip, you are comparing `convolve2d` with a correlation.
+# Readers asked this at [scipy#23444](https://github.com/scipy/scipy/issues/23444), [scipy#14369](https://github.com/scipy/scipy/issues/14369) and on the [torch forum](https://discuss.pytorch.org/t/output-of-a-convolution-layer/170134).
+#
+# **Channels and axes.** An image is stored as $(N, C, H, W)$: $H$ counts rows (the $y$ direction), $W$ columns ($x$). Reading the last two as "$x, y$" turns pictures on their side.
+# A weight is $(C_{out}, C_{in}, \text{rows}, \text{columns})$, and the products are summed over the input channels too. Two checks on a colour photograph that is not square:
+
+# %%
+colour = photo("chelsea")[
+    :, :120, :200
+].double()  # (3, 120, 200): 120 rows, 200 columns
+weight = torch.randn(
+    4, 3, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+)
+y = conv(colour, weight)
+print("rows and columns of the output:", tuple(y.shape[1:]))
+channels = [conv(colour[c : c + 1], weight[:, c : c + 1]) for c in range(3)]
+agree("sum over channels of 2-axis convolutions", sum(channels), y, tol=1e-12)
+deep = conv(
+    colour[None], weight[:, None]
+)  # one channel, three axes: depth, rows, columns
+agree("3-axis convolution with a kernel of full depth", deep[:, 0], y, tol=1e-12)
+
+# %% [markdown]
+# The kernel is as deep as the input unless `groups` says otherwise: with $g$ groups it is $C_{in}/g$ deep, and group $i$ of the channels meets group $i$ of the filters only.
+
+# %%
+grouped = conv(
+    colour.repeat(2, 1, 1), weight, groups=2
+)  # six channels, two groups of three
+halves = [conv(colour, weight[:2]), conv(colour, weight[2:])]
+print("weight of 6 channels in 2 groups:", tuple(weight.shape))
+agree("groups = split, convolve, join", grouped, torch.cat(halves), tol=1e-12)
+
+# %% [markdown]
+# ## 1.3 Every knob in one formula
+#
+# Watch one layer work. The input is a five by five patch of the photograph, rounded to one digit, the kernel looks for edges; it moves two positions at a time and the frame of zeros is one wide.
+# Every window, its products and their sum are written out; the picture stands still if your system asks for less motion.
+
+# %% mystnb={"image": {"alt": "Animation: a three by three edge kernel moves in steps of two over a five by five patch framed by zeros. At each of nine stops the nine products and their sum are written, and the output fills up with 7, 11, -18, 17, 5, -22, 8, 0, -8."}}
+from ckutils.animation import animate_conv
+
+patch = (F.avg_pool2d(photo("camera")[None], 12)[0, 4:9, 8:13] * 9).round()  # (5, 5)
+edges = torch.tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1.0]])
+print(digest(output=conv(patch[None], edges[None, None], stride=2, padding=1)))
+SVG(animate_conv(patch, edges, stride=2, padding=1))
+
+# %% [markdown]
+# The knobs are translations and scalings of the two arrays. Stride $s$ keeps every $s$-th output of the dense convolution; kernel dilation $d$ spreads the taps $d$ apart; input dilation $e$ spreads the signal.
+# In formulas, with $y_1$ the output at stride 1, $w^{(d)}$ the kernel with $d - 1$ zeros between neighbours, and $x^{(e)}$ the signal spread likewise:
+#
+# $$
+# y_s[t] = y_1[s\,t] \tag{1.5}
+# $$
+#
+# $$
+# w^{(d)}[d\,j] = w[j], \qquad w^{(d)} = 0 \text{ elsewhere} \tag{1.6}
+# $$
+#
+# $$
+# x^{(e)}[e\,t] = x[t], \qquad x^{(e)} = 0 \text{ elsewhere} \tag{1.7}
+# $$
+#
+# Put together, with padding $p$ in front, channels $c$ and output channels $o$:
+#
+# $$
+# y[o, t] = b[o] + \sum_{c}\sum_{j=0}^{k-1} w[o, c, j]\; x^{(e)}\big[c,\; s\,t + d\,j - p\big] \tag{1.8}
+# $$
+#
+# On $m$ axes, $t$ and $j$ have one index an axis and each axis its own $s, d, e, p$: axes never mix, which is why one axis is enough for all the arithmetic below.
+
+
+# %%
+def naive(x, w, s=1, p=0, d=1, e=1):
+    """Eq. (1.8), one axis and one channel, letter by letter."""
+    spread = np.zeros(e * (len(x) - 1) + 1)
+    spread[::e] = x
+    y = []
+    for start in range(-p, len(spread) + p - d * (len(w) - 1), s):
+        taps = [start + d * j for j in range(len(w))]
+        y.append(
+            sum(w[j] * spread[i] for j, i in enumerate(taps) if 0 <= i < len(spread))
+        )
+    return np.array(y)
+
+
+x, w = np.array([1, 2, 3, 4, 5.0]), np.array([1, 10, 100.0])
+print("stride 2        ", naive(x, w, s=2))
+print("padding 1       ", naive(x, w, p=1))
+print("dilation 2      ", naive(x, w, d=2))
+print("input dilation 2", naive(x[:3], w, e=2))
+
+# %% [markdown]
+# The package's version checks its arguments, settles the padding and hands the sum to torch. For what torch can do it *is* torch, a few microseconds later; what torch lacks (input dilation, unequal sides, torus and mirror, more than three axes) is added around it.
+
+# %%
+source(conv)
+
+# %%
+line = photo("brick")[100].double()[None]  # (1, 256)
+taps = torch.tensor([[[0.5, -1.0, 2.0, 0.25]]], dtype=torch.float64)
+for s, p, d, e in product((1, 2, 3), (0, 2), (1, 3), (1, 2)):
+    want = naive(line[0].numpy(), taps[0, 0].numpy(), s, p, d, e)
+    got = conv(line, taps, stride=s, padding=p, dilation=d, input_dilation=e)[0]
+    assert np.abs(got.numpy() - want).max() < 1e-12, (s, p, d, e)
+print("conv = loops for 24 settings of the knobs: True")
+
+# %% [markdown]
+# And each of (1.5) to (1.7) by itself: every second output; a kernel stuffed with zeros; a signal stuffed with zeros.
+
+
+# %%
+def stuffed(values, step):
+    """step - 1 zeros between neighbours of the last axis."""
+    spread = values.new_zeros(*values.shape[:-1], step * (values.shape[-1] - 1) + 1)
+    spread[..., ::step] = values
+    return spread
+
+
+dense = conv(line, taps)
+agree("(1.5) every third output", conv(line, taps, stride=3), dense[:, ::3], tol=1e-14)
+wide = conv(line, stuffed(taps, 2))
+agree("(1.6) a stuffed kernel", conv(line, taps, dilation=2), wide, tol=1e-14)
+long = conv(stuffed(line, 2), taps)
+agree("(1.7) a stuffed signal", conv(line, taps, input_dilation=2), long, tol=1e-14)
+zeros = {d: int((stuffed(taps, d) == 0).sum()) for d in (1, 2, 3)}
+print("zeros between 4 taps, by dilation:", zeros, "  parameters:", taps.numel())
+
+# %% [markdown]
+# So dilation 1 means none, in torch as here: the argument is the *step* between taps, and $d - 1$ zeros lie between two of them.
+#
+# ## 1.4 How long is the output?
+#
+# Count where the kernel can start. A kernel of 3 taps, 2 apart, spans 5 entries. On 9 entries with one zero in front and none behind it may start at $-1, 0, \dots, 4$: six places, or three at stride 2.
+#
+# A dilated array of $k$ entries spans
+#
+# $$
+# K = k + (k-1)(d-1) = d\,(k-1) + 1 \tag{1.9}
+# $$
+#
+# entries. The padded signal has $N + p_{lo} + p_{hi}$ of them with $N = e(n-1) + 1$, so the last start is $N + p_{lo} + p_{hi} - K$ places after the first, and whole strides fit into that:
+#
+# $$
+# m = \left\lfloor \frac{N + p_{lo} + p_{hi} - K}{s} \right\rfloor + 1 \tag{1.10}
+# $$
+#
+# The floor is the place where information is lost: entries behind the last whole stride are never read. Below, each dot is an input size and its output size.
+
+# %% mystnb={"image": {"alt": "Three staircases of output size over input size for strides 1, 2 and 3 with kernel 3. Stride 1 is a straight line; the others climb one step every 2 or 3 input sizes."}}
+sizes = range(3, 25)
+stairs = {s: [conv_output_size(n, 3, stride=s) for n in sizes] for s in (1, 2, 3)}
+fig, ax = plt.subplots(figsize=(7.2, 2.6))
+for s, m in stairs.items():
+    _ = ax.step(sizes, m, "o-", where="post", ms=4, label=f"stride {s}")
+_ = ax.set(
+    xlabel="input size n (entries)",
+    ylabel="output size m (entries)",
+    title="kernel 3, no padding",
+)
+_ = ax.legend()
+print(digest(**{f"stride_{s}": m for s, m in stairs.items()}))
+
+# %%
+source(conv_output_size)
+
+# %%
+grid = list(product(range(1, 13), range(1, 6), range(1, 5), range(5), (1, 2, 3)))
+checked = 0
+for n, k, s, p, d in grid:
+    if n + 2 * p > d * (k - 1):
+        x, w = torch.zeros(1, 1, n), torch.zeros(1, 1, k)
+        m = F.conv1d(x, w, stride=s, padding=p, dilation=d).shape[-1]
+        assert conv_output_size(n, k, stride=s, padding=p, dilation=d) == m
+        checked += 1
+print(
+    f"(1.10) = torch's size in all {checked} settings of n, k, s, p, d that fit: True"
+)
+
+# %% [markdown]
+# **What the sources say about sizes.** Four statements of the notes that this chapter grew from, in numbers. Two are right as they stand, two need a word:
+
+# %%
+print("'drops by (k-1) d':", 224 - conv_output_size(224, 7, dilation=2), "=", 6 * 2)
+after = conv_output_size(224, 7, input_dilation=2)
+print("'T + (T-1)(d-1) + pad - k + 1':", dilated_size(224, 2), "- 7 + 1 =", after)
+print("'inflates the input by a factor', d = 2:")
+print("  ", {n: round(dilated_size(n, 2) / n, 2) for n in (2, 5, 20, 200)})
+print("'expands the reach by a factor', d = 2:")
+print("  ", {k: round(dilated_size(k, 2) / k, 2) for k in (2, 3, 5, 7)})
+zeros = {d: dilated_size(3, d) ** 2 - 9 for d in (2, 3)}
+print("'adds (k-1)(d-1) zeros', 3 x 3 kernel, both axes:", zeros, "not", {2: 2, 3: 4})
+
+# %% [markdown]
+# The distance between first and last entry grows by the factor $d$; the length, which is that distance plus 1, does not.
+#
+# **All published relationships.** Dumoulin and Visin's guide ([arXiv:1603.07285](https://arxiv.org/abs/1603.07285)) derives fourteen relationships for convolution, pooling and transposed convolution, and a fifteenth for dilation, each for its special case. Here are those of convolution ($i$ input, $o$ output), evaluated over the whole grid (number 7, pooling without padding, has the formula of number 5 and is in section 1.9):
+
+# %%
+rules = {  # number: (where it applies, output size)
+    1: ("s == 1 and p == 0 and d == 1", "i - k + 1"),
+    2: ("s == 1 and d == 1", "i - k + 2*p + 1"),
+    3: ("s == 1 and d == 1 and k % 2 == 1 and p == k // 2", "i"),
+    4: ("s == 1 and d == 1 and p == k - 1", "i + (k - 1)"),
+    5: ("d == 1 and p == 0", "(i - k) // s + 1"),
+    6: ("d == 1", "(i + 2*p - k) // s + 1"),
+    15: ("True", "(i + 2*p - k - (k - 1)*(d - 1)) // s + 1"),
+}
+for number, (applies, size) in rules.items():
+    equal = []
+    for i, k, s, p, d in grid:
+        here = {"i": i, "k": k, "s": s, "p": p, "d": d}
+        if eval(applies, here) and (o := eval(size, here)) >= 1:
+            equal.append(o == conv_output_size(i, k, stride=s, padding=p, dilation=d))
+    print(f"{number:2}: o = {size:40} in all {len(equal)} cases: {all(equal)}")
+
+# %% [markdown]
+# ## 1.5 ★ Why does `padding='same'` refuse stride 2, and why are weights ported from TensorFlow off by a pixel there?
+#
+# "Same" at stride 1 means: as many outputs as inputs. At stride $s$ that is impossible, and TensorFlow, JAX and flax read it as $\lceil n/s \rceil$ outputs, padded by as little as that needs:
+#
+# $$
+# p_{lo} + p_{hi} = \max\big((\lceil n/s \rceil - 1)\,s + K - n,\; 0\big), \qquad p_{lo} = \big\lfloor (p_{lo} + p_{hi})/2 \big\rfloor \tag{1.11}
+# $$
+#
+# By hand, $n = 6$, $k = 3$, $s = 2$: the total is $2\cdot2 + 3 - 6 = 1$, so $p_{lo} = 0$, $p_{hi} = 1$, and the windows start at 0, 2, 4. A torch layer ported with `padding=1` starts them at $-1, 1, 3$.
+# Same number of outputs, each one pixel to the left. Do the two rules ever agree, and how far apart are they?
+#
+# The total in (1.11) is $K - 1 - r$ with $r = (n-1) \bmod s$ (unless that is negative), and torch's symmetric rule for odd $K$ is $(K-1)/2$ on either side. The difference in front is
+#
+# $$
+# \text{shift} = \min\big(\lceil r/2 \rceil,\, (K-1)/2\big), \qquad r = (n-1) \bmod s.
+# $$
+
+
+# %%
+def predicted_shift(n, k, s):
+    return min(((n - 1) % s + 1) // 2, (k - 1) // 2)
+
+
+cases = list(product(range(1, 65), (1, 3, 5, 7), (1, 2, 3, 4)))
+shifts, sizes_agree = [], True
+for n, k, s in cases:
+    ((lo, _),) = resolve_padding("same", k, stride=s, size=n)
+    shifts.append(k // 2 - lo)
+    m = conv_output_size(n, k, stride=s, padding=k // 2)
+    sizes_agree &= m == conv_output_size(n, k, stride=s, padding="same")
+print(f"{len(cases)} cases; sizes agree in all: {sizes_agree}")
+print("shift as predicted in all:", shifts == [predicted_shift(*c) for c in cases])
+print(
+    f"no shift in {shifts.count(0)}, one pixel in {shifts.count(1)}, two in {shifts.count(2)}"
+)
+
+# %% mystnb={"image": {"alt": "Left: for n = 6, three windows of TensorFlow's rule start at 0, 2, 4 and three of torch's padding 1 start at -1, 1, 3. Right: heat map of the shift in pixels over input size and stride; at stride 2 every even size is shifted by one."}}
+fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.5), width_ratios=(1, 1.3))
+for level, name, lo, colour in (
+    (0, "SAME", 0, "blue"),
+    (1.2, "padding 1", 1, "orange"),
+):
+    for t in range(3):
+        place = {"left": 2 * t - lo - 0.5, "height": 0.24, "color": COLOURS[colour]}
+        _ = left.barh(level + 0.3 * t, 3, **place)
+    _ = left.text(7, level + 0.3, name, fontsize=8, va="center")
+_ = left.axvspan(-0.5, 5.5, color="#e4e4e4", zorder=0)
+_ = left.set(xlabel="position (the image is grey)", yticks=[], xlim=(-2, 10))
+_ = left.set_title("windows, n = 6, k = 3, s = 2")
+shift = [[predicted_shift(n, 7, s) for n in range(1, 17)] for s in (1, 2, 3, 4)]
+_ = heatmap(right, shift, numbers="d")
+_ = right.set(xlabel="input size n", ylabel="stride", title="shift in pixels, k = 7")
+_ = right.set_xticks(range(16), range(1, 17))
+_ = right.set_yticks(range(4), range(1, 5))
+print(digest(shift=shift))
+
+# %% [markdown]
+# At stride 2 every even size is shifted by one pixel, and image sizes are even. On a photograph of 256 by 256 with a 3 by 3 kernel at stride 2: the values differ nearly everywhere, yet they are the same feature map one pixel apart.
+
+# %%
+draw = torch.Generator().manual_seed(1)
+picture = photo("coffee").double()  # (3, 256, 256)
+layer = torch.randn(8, 3, 3, 3, generator=draw).double()
+tensorflow = conv(picture, layer, stride=2, padding="same")
+symmetric = conv(picture, layer, stride=2, padding=1)
+print("sizes:", tuple(tensorflow.shape), tuple(symmetric.shape))
+apart = (tensorflow - symmetric).norm() / symmetric.norm()
+print("relative difference above 1 %:", bool(apart > 0.01))
+moved = conv(picture.roll((-1, -1), (1, 2)), layer, stride=2, padding=1)  # left and up
+inside = (slice(None), slice(1, -1), slice(1, -1))
+agree(
+    "equal after moving the picture by one pixel",
+    moved[inside],
+    tensorflow[inside],
+    1e-12,
+)
+
+# %% [markdown]
+# **Why torch refuses.** Under (1.11) the amount depends on $n$, which a layer does not know when it is made, and it is often odd, which torch's symmetric padding cannot express. Even kernels make it plain: for $k = 4$ no symmetric padding keeps the size at all.
+# **The cure** is to pad by the pair that (1.11) gives, which `conv(..., padding="same")` does at any stride; JAX's own function gives the same pairs (`tests/test_arithmetic_sizes.py::test_same_is_jaxs_on_the_grid`).
+
+# %%
+try:
+    F.conv2d(picture[None], layer, stride=2, padding="same")
+except RuntimeError:
+    print("torch refuses padding='same' with stride 2: True")
+pairs = resolve_padding("same", (3, 3), stride=2, size=(256, 256))
+by_hand = F.conv2d(F.pad(picture[None], (*pairs[1], *pairs[0])), layer, stride=2)[0]
+print("pairs for rows and columns:", pairs)
+agree("pad by the pairs, then torch", by_hand, tensorflow, tol=1e-12)
+even = [conv_output_size(10, 4, padding=p) for p in (1, 2)]
+print("k = 4, n = 10, symmetric padding 1 or 2 gives", even)
+
+# %% [markdown]
+# Asked at [pytorch#3867](https://github.com/pytorch/pytorch/issues/3867) (open since 2017), [pytorch#67551](https://github.com/pytorch/pytorch/issues/67551), [tensorflow#10747](https://github.com/tensorflow/tensorflow/issues/10747), [dreamerv3-torch#32](https://github.com/NM512/dreamerv3-torch/issues/32).
+#
+# ## 1.6 Beyond the edge: zeros, the torus, the mirror
+#
+# A window at the border needs values that the signal does not have. Zeros are one invention. Two others read the signal itself, by a map of indices: on the signal (1, 2, 3), two steps beyond the right edge, the torus reads 1, 2 and the mirror 2, 1.
+#
+# $$
+# \text{circular:}\quad \tilde x[i] = x[\,i \bmod n\,] \tag{1.12}
+# $$
+#
+# $$
+# \text{reflect:}\quad \tilde x[i] = x\big[\;\big|((i + m) \bmod 2m) - m\big|\;\big], \qquad m = n - 1 \tag{1.13}
+# $$
+#
+# The mirror stands *on* the last entry, which is not repeated (NumPy calls the mirror that repeats it "symmetric"). What does a kernel see of a photograph under each?
+
+# %% mystnb={"image": {"alt": "Three views of one crop of a photograph extended on all sides: with black, with periodic copies, with mirror images."}}
+tile = photo("chelsea").mean(0)[60:140, 70:170][None]  # (1, 80, 100)
+views = {
+    mode: pad(tile, [(40, 40), (50, 50)], mode)[0]
+    for mode in ("zeros", "circular", "reflect")
+}
+fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.2))
+for ax, (mode, view) in zip(axes, views.items(), strict=True):
+    _ = ax.imshow(view, cmap="gray", vmin=0, vmax=1)
+    _ = ax.add_patch(plt.Rectangle((50, 40), 99, 79, fill=False, ec=COLOURS["orange"]))
+    _ = ax.set_title(mode)
+    _ = ax.set_axis_off()
+print(digest(**views))
+
+# %%
+signal = torch.tensor([1, 2, 3])
+for mode, other in (
+    ("zeros", "constant"),
+    ("circular", "wrap"),
+    ("reflect", "reflect"),
+):
+    ours = pad(signal, [(2, 7)], mode)
+    print(
+        f"{mode:8}",
+        ours.tolist(),
+        "= NumPy:",
+        np.array_equal(ours, np.pad(signal, (2, 7), other)),
+    )
+print(
+    "NumPy's 'symmetric' repeats the edge:",
+    np.pad(signal, (2, 7), "symmetric").tolist(),
+)
+
+# %% [markdown]
+# **Why does circular padding act on the wrong axis, do nothing, or refuse to wrap twice?** Three traps, one a line below. torch's `F.pad` counts axes from the *last*, so a pair meant for rows lands on columns.
+# `nn.Conv2d(padding_mode="circular")` wraps by `padding`, which is 0 unless you set it. And `F.pad` wraps at most once, though (1.12) has no limit.
+# Here each pair stands in the order of the axes, the amount is what the kernel needs, and any amount wraps. Threads: [pytorch#20981](https://github.com/pytorch/pytorch/issues/20981), [pytorch#37844](https://github.com/pytorch/pytorch/issues/37844), [pytorch#105749](https://github.com/pytorch/pytorch/issues/105749).
+
+# %%
+grid_of_numbers = torch.arange(1, 7).reshape(2, 3).double()[None]
+print(
+    "one more column:", pad(grid_of_numbers, [(0, 0), (1, 0)], "circular")[0].tolist()
+)
+print(
+    "one more row:   ", pad(grid_of_numbers, [(1, 0), (0, 0)], "circular")[0].tolist()
+)
+lazy = torch.nn.Conv2d(1, 1, 3, padding_mode="circular", dtype=torch.float64)
+print(
+    "padding_mode alone pads nothing:",
+    tuple(lazy(tile.double()).shape),
+    "from",
+    tuple(tile.shape),
+)
+try:
+    F.pad(grid_of_numbers, (7, 0), mode="circular")
+except RuntimeError:
+    print("torch refuses to wrap 3 columns by 7: True")
+wrapped = pad(grid_of_numbers, [(0, 0), (7, 0)], "circular")
+print("here:", wrapped[0, 0].int().tolist())
+
+# %% [markdown]
+# Convolution on the torus is a circulant matrix, each row the one above moved by one place, and Fourier modes are its eigenvectors. So three routes must agree, on every axis: `conv`, the matrix, and a product of spectra.
+
+# %%
+x, w = (
+    photo("grass")[7, :12].double(),
+    torch.tensor([1.0, -2.0, 4.0, 0.5], dtype=torch.float64),
+)
+around = conv(x[None], w[None, None], padding="circular")[
+    0
+]  # the kernel reaches (1, 2)
+circulant = torch.zeros(12, 12, dtype=torch.float64)
+for t, j in product(range(12), range(4)):
+    circulant[t, (t + j - 1) % 12] += w[j]
+first_column = circulant[:, 0]
+spectra = torch.fft.irfft(torch.fft.rfft(first_column) * torch.fft.rfft(x), 12)
+agree("conv on the torus = circulant matrix", around, circulant @ x, tol=1e-13)
+agree("                  = product of spectra", around, spectra, tol=1e-13)
+
+# %% [markdown]
+# **Why must reflect padding be smaller than the image, and what would reflecting again mean?** Beyond an edge of $n$ entries the mirror shows the other $n - 1$, and then the far edge: one reflection gives at most $n - 1$ entries.
+# Formula (1.13) goes on, with period $2(n-1)$: it is light between two mirrors, and NumPy and flax do this silently. A kernel more than twice as long as its input is more often a mistake than a wish, so `conv` stops there and says so; `pad` goes on.
+# Threads: [pytorch#18413](https://github.com/pytorch/pytorch/issues/18413), [pytorch#52205](https://github.com/pytorch/pytorch/issues/52205), [onnxruntime#8265](https://github.com/microsoft/onnxruntime/issues/8265), where one runtime returned wrong values without a word.
+
+# %%
+print("at the limit:   ", pad(signal, [(2, 2)], "reflect").tolist())
+print(
+    "again and again:", pad(signal, [(6, 6)], "reflect").tolist(), "period", 2 * (3 - 1)
+)
+try:
+    conv(signal.double()[None], torch.ones(1, 1, 7).double(), padding="reflect")
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# ## 1.7 ★ How do I make a 1-D convolution causal: pad left, or pad both sides and cut?
+#
+# Either. A convolution is causal if output $t$ reads no input after $t$. The last tap must sit on the present sample, so the kernel needs all of its reach in front:
+#
+# $$
+# p_{lo} = d\,(k-1), \qquad p_{hi} = 0 \tag{1.14}
+# $$
+#
+# By hand, with $k = 3$, $d = 1$ on (1, 2, 3) and kernel (1, 10, 100): the first output sees 0, 0, 1 and is 100; the second sees 0, 1, 2 and is 210. The other recipe pads $d(k-1)$ on *both* sides and drops the last $d(k-1)$ outputs. It computes them for nothing, and dropping the first ones instead looks into the future.
+# A spoken digit, both recipes:
+
+# %%
+wave = spoken_digits().waveforms[0][None].double()  # (1, t) at 8 kHz
+taps = torch.tensor([[[0.2, -0.5, 1.0]]], dtype=torch.float64)
+reach = 4 * (3 - 1)
+left = conv(wave, taps, dilation=4, padding="causal")
+both = conv(wave, taps, dilation=4, padding=reach)
+pair = conv(wave, taps, dilation=4, padding=((reach, 0),))
+print("samples in and out:", wave.shape[-1], left.shape[-1])
+agree("pad left = pad both sides, cut the end", left, both[:, :-reach], tol=1e-15)
+agree("         = the pair (1.14)", pair, left, tol=0)
+print("cutting the front does it too:", torch.allclose(both[:, reach:], left))
+
+# %% [markdown]
+# The test of causality is the Jacobian, the matrix of $\partial y_t / \partial x_i$. It must be zero above the diagonal. Which of these three is?
+
+# %%
+recipes = {
+    "pad left": lambda x: conv(x, taps, dilation=4, padding="causal"),
+    "pad both, cut the end": lambda x: conv(x, taps, dilation=4, padding=8)[:, :-8],
+    "'same'": lambda x: conv(x, taps, dilation=4, padding="same"),
+}
+clip, jacobians = wave[:, 1000:1024], {}
+for name, recipe in recipes.items():
+    jacobians[name] = torch.autograd.functional.jacobian(recipe, clip)[0, :, 0]
+    above = jacobians[name].triu(1)
+    print(f"{name:22} lower triangular: {bool((above == 0).all())}")
+
+# %% mystnb={"image": {"alt": "Three banded matrices of derivatives of output over input. Pad left and pad-both-and-cut are identical and lower triangular; padding same has entries above the diagonal."}}
+fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.6), sharey=True)
+for ax, (name, matrix) in zip(axes, jacobians.items(), strict=True):
+    _ = heatmap(ax, matrix, cmap="PuOr", limits=(-1, 1))
+    _ = ax.plot([-0.5, 23.5], [-0.5, 23.5], color="#808080", lw=0.8)
+    _ = ax.set(title=name, xlabel="input i (samples)")
+_ = axes[0].set_ylabel("output t (samples)")
+print(digest(left=jacobians["pad left"], same=jacobians["'same'"]))
+
+# %% [markdown]
+# With a stride the rule stays: output $t$ reads no input after $s\,t$. On several axes `"causal"` pads in front of each; flax offers it on one axis only (`tests/test_convolution.py::test_cp_27_causal_is_a_pair_on_one_axis`).
+# Asked at [pytorch#1333](https://github.com/pytorch/pytorch/issues/1333), on the [forum](https://discuss.pytorch.org/t/causal-convolution/3456), [TCN#8](https://github.com/locuslab/TCN/issues/8), [wavenet_vocoder#131](https://github.com/r9y9/wavenet_vocoder/issues/131).
+#
+# ## 1.8 Which inputs give this output size?
+#
+# Turn (1.10) round. The floor equals $m - 1$ exactly when the numerator is $(m-1)s + a$ with $a = 0, \dots, s-1$, so
+#
+# $$
+# N = (m - 1)\,s + K - p_{lo} - p_{hi} + a, \qquad a = 0, \dots, s - 1. \tag{1.15}
+# $$
+#
+# With $k = 7$, $s = 2$, $p = 3$, the first layer of many networks, 112 outputs come from 223 or 224 inputs. The dots below are (1.15), the bars what a search over all sizes finds.
+
+# %% mystnb={"image": {"alt": "For strides 1 to 4, bars show all input sizes that give six outputs, found by search; dots from the formula sit at the ends of each bar."}}
+from ckutils.arithmetic import conv_input_sizes
+
+fig, ax = plt.subplots(figsize=(7.2, 2.2))
+for s in (1, 2, 3, 4):
+    knobs = {"stride": s, "padding": 2}
+    found = [n for n in range(1, 60) if conv_output_size(n, 5, **knobs) == 6]
+    sizes = list(conv_input_sizes(6, 5, **knobs))
+    _ = ax.barh(s, len(found), left=found[0] - 0.5, height=0.5, color=COLOURS["sky"])
+    _ = ax.plot(sizes, [s] * s, "o", color=COLOURS["black"], ms=4)
+    print(digest(**{f"stride_{s}": sizes}), "equal to the search:", sizes == found)
+_ = ax.set(xlabel="input size n (entries)", ylabel="stride", yticks=(1, 2, 3, 4))
+_ = ax.set_title("all inputs with 6 outputs, k = 5, p = 2")
+print(
+    "112 outputs, k 7, s 2, p 3:", list(conv_input_sizes(112, 7, stride=2, padding=3))
+)
+
+# %% [markdown]
+# A transposed convolution (section 1.10) goes from $m$ back to $n$ and has to be told which. Its size is (1.15) read forwards, with $n$ now the size that goes in, and $a$ under the name of output padding:
+#
+# $$
+# n' = (n - 1)\,s + K - p_{lo} - p_{hi} + a \tag{1.16}
+# $$
+#
+# The guide's relationships 8 to 14 are its special cases, on the same grid as above. The guide's 14 also says which $a$ leads back: $a = (i + 2p - k) \bmod s$.
+
+# %%
+from ckutils.arithmetic import conv_transpose_output_size
+
+rules = {
+    8: ("s == 1 and p == 0 and a == 0", "i + (k - 1)"),
+    9: ("s == 1 and a == 0", "i + (k - 1) - 2*p"),
+    10: ("s == 1 and a == 0 and k % 2 == 1 and p == k // 2", "i"),
+    11: ("s == 1 and a == 0 and p == k - 1", "i - (k - 1)"),
+    12: ("p == 0 and a == 0", "s*(i - 1) + k"),
+    13: ("a == 0", "s*(i - 1) + k - 2*p"),
+    14: ("a < s", "s*(i - 1) + a + k - 2*p"),
+}
+for number, (applies, size) in rules.items():
+    equal = []
+    for (i, k, s, p, d), a in product(grid, range(4)):
+        here = {"i": i, "k": k, "s": s, "p": p, "a": a}
+        if d == 1 and eval(applies, here) and (o := eval(size, here)) >= 1:
+            knobs = {"stride": s, "padding": p, "output_padding": a}
+            equal.append(o == conv_transpose_output_size(i, k, **knobs))
+    print(f"{number:2}: o = {size:24} in all {len(equal)} cases: {all(equal)}")
+
+# %%
+for i, k, s, p in product(range(1, 13), range(1, 6), range(1, 5), range(5)):
+    if i + 2 * p >= k:
+        o, a = conv_output_size(i, k, stride=s, padding=p), (i + 2 * p - k) % s
+        back = conv_transpose_output_size(o, k, stride=s, padding=p, output_padding=a)
+        assert back == i
+print("a = (i + 2p - k) mod s leads back to every input size: True")
+
+# %% [markdown]
+# ## 1.9 Pooling
+#
+# Pooling slides a window too, and takes its maximum or mean. It has no parameters, treats each channel alone, and its size is (1.10) with $d = 1$. Seven entries, window 2, stride 2: the windows start at 0, 2, 4, and entry 6 is left over. The formula in the second set of notes, $(W - F)/S + 1$, gives 3.5 here; the floor is missing.
+# With `ceil_mode` a last window may hang over the end, provided that it *starts* inside the signal or its left padding:
+#
+# $$
+# m = \left\lceil \frac{n + 2p - k}{s} \right\rceil + 1, \quad \text{one less if } (m - 1)\,s \ge n + p. \tag{1.17}
+# $$
+
+# %%
+from ckutils.arithmetic import pool_output_size
+
+checked = 0
+for n, k, s, p in product(range(1, 13), range(1, 6), range(1, 5), range(3)):
+    for ceil_mode in (False, True):
+        knobs = {"stride": s, "padding": p, "ceil_mode": ceil_mode}
+        if 2 * p <= k <= n + 2 * p:
+            m = F.max_pool1d(torch.zeros(1, 1, n), k, **knobs).shape[-1]
+            assert pool_output_size(n, k, **knobs) == m
+            checked += 1
+print(f"(1.17) and relationship 7 = torch's size in {checked} cases: True")
+
+# %%
+sizes = [pool_output_size(7, 2, ceil_mode=mode) for mode in (False, True)]
+print("7 entries, window 2:", sizes[0], "windows, with ceil_mode", sizes[1])
+last = pool_output_size(3, 2, padding=1, ceil_mode=True)
+print("3 entries, padding 1, ceil_mode:", last, "(a third would start behind the end)")
+pool = torch.nn.MaxPool2d(3, 2)
+print("parameters:", sum(p.numel() for p in pool.parameters()))
+print("photograph:", tuple(picture.shape), "->", tuple(pool(picture).shape))
+
+# %% [markdown]
+# ## 1.10 Transposed convolution: the adjoint
+#
+# A convolution collects: output $t$ reads inputs $st, st+1, \dots$ Turn every arrow round and it scatters: input $t$ is spread over outputs $st, st + 1, \dots$ with the same weights.
+# By hand, with $y = (1, 10)$, kernel (1, 2, 3) and stride 2: 1 writes 1, 2, 3 from place 0, 10 writes 10, 20, 30 from place 2, and where they meet they add: 1, 2, 13, 20, 30.
+#
+# $$
+# x[c,\; s\,t + d\,j - p] \;\mathrel{+}=\; w[o, c, j]\; y[o, t] \quad \text{for all } o, t, j \tag{1.18}
+# $$
+#
+# This is the map with
+#
+# $$
+# \langle \operatorname{conv}(x, w),\, y \rangle = \langle x,\, \operatorname{conv\_transpose}(y, w) \rangle \quad \text{for all } x, y, \tag{1.19}
+# $$
+#
+# the adjoint of the convolution with the *same* weight, and therefore also its gradient with respect to the input.
+
+# %%
+from ckutils.convolution import conv_transpose
+
+
+def scatter(y, w, s, p=0, a=0):
+    """Eq. (1.18), one axis and one channel, letter by letter."""
+    x = np.zeros((len(y) - 1) * s + len(w) - 2 * p + a)
+    for t, j in product(range(len(y)), range(len(w))):
+        if 0 <= s * t + j - p < len(x):
+            x[s * t + j - p] += w[j] * y[t]
+    return x
+
+
+print(scatter(np.array([1, 10.0]), np.array([1, 2, 3.0]), s=2))
+
+# %%
+y, w = photo("brick")[40, :9].double(), torch.tensor([0.5, -1, 2, 0.25]).double()
+for s, p, a in ((1, 0, 0), (2, 1, 1), (3, 1, 2)):
+    knobs = {"stride": s, "padding": p, "output_padding": a}
+    got = conv_transpose(y[None], w[None, None], **knobs)[0]
+    loops = scatter(y.numpy(), w.numpy(), s, p, a)
+    agree(f"conv_transpose = loops, {s=} {p=} {a=}", got, loops, tol=1e-14)
+
+# %%
+picture = photo("astronaut").double()[:, :65, :90]  # (3, 65, 90)
+weight = torch.randn(4, 3, 3, 5, generator=draw).double()
+knobs = {"stride": (2, 3), "padding": ((1, 0), (2, 2)), "dilation": (1, 2)}
+x = picture.clone().requires_grad_()
+y = conv(x, weight, **knobs)
+z = torch.randn(y.shape, generator=draw).double()
+plain = conv_transpose_output_size(tuple(y.shape[1:]), (3, 5), **knobs)
+a = (65 - plain[0], 90 - plain[1])
+back = conv_transpose(z, weight, output_padding=a, **knobs)
+print("plain size", plain, "output padding", a, "size", tuple(back.shape[1:]))
+gap = ((y * z).sum() - (x * back).sum()) / (y.norm() * z.norm())
+agree("(1.19), relative", gap, 0, tol=1e-12)
+agree("gradient with respect to x", torch.autograd.grad(y, x, z)[0], back, tol=1e-12)
+
+# %% [markdown]
+# It goes in the opposite direction in shape. It does not undo: applied after the convolution it gives back neither the picture nor a multiple of it, so the name "deconvolution" promises too much. Only for special weights (orthonormal rows) is the adjoint an inverse.
+# Nor does it always enlarge. At stride 1 it is a convolution with the kernel turned round, and padding decides the size:
+
+# %%
+again = conv_transpose(conv(picture, weight, padding=2), weight, padding=2)
+cosine = (again * picture).sum() / (again.norm() * picture.norm())
+print("same shape:", again.shape == picture.shape)
+print("a multiple of the picture (cosine above 0.99):", bool(cosine > 0.99))
+for s in (1, 2):
+    sizes = [conv_transpose_output_size(10, 5, stride=s, padding=p) for p in (0, 2, 4)]
+    print(f"from 10 entries, k = 5, stride {s}, padding 0, 2, 4: {sizes}")
+
+# %% [markdown]
+# **As a convolution.** Spreading $y$ by the stride turns the scatter into a convolution at stride 1. The kernel is turned round and its two channel axes change places:
+#
+# $$
+# \operatorname{conv\_transpose}(y, w;\, s, p, a) = \operatorname{conv}\big(y^{(s)},\, \bar w;\ \text{padding } (K-1-p,\; K-1-p+a)\big), \qquad \bar w[c, o, j] = w[o, c, k-1-j] \tag{1.20}
+# $$
+#
+# So an input-dilated convolution *is* a transposed one, with other letters for the weight. Half the literature says "fractionally strided" for this reason; libraries skip the products with the inserted zeros.
+
+# %%
+y = conv(picture, weight, stride=2, padding=1)
+direct = conv_transpose(y, weight, stride=2, padding=1, output_padding=1)
+swapped = weight.transpose(0, 1)  # (c, o, *k)
+knobs = {"input_dilation": 2, "padding": ((1, 2), (3, 4))}
+spread = conv(y, swapped.flip(2, 3), **knobs)
+agree("(1.20) on both axes", direct, spread, tol=1e-12)
+unturned = conv(y, swapped, **knobs)
+print("equal without turning the kernel round:", torch.allclose(unturned, direct))
+
+# %% [markdown]
+# **What does `output_padding` do, and why are the extra rows not zeros?** It does not pad. It names which of the $s$ input sizes of (1.15) is meant, and the entries that it adds are computed by (1.18) like all others: they are where the padding would otherwise have cropped the scatter.
+# At every admissible size, the adjoint identity; and the last rows of a photograph's gradient:
+
+# %%
+layer = torch.randn(2, 3, 5, 5, generator=draw).double()
+knobs = {"stride": 3, "padding": 2}
+for a in (0, 1, 2):
+    n = 97 + a
+    x = photo("astronaut").double()[:, :n, :n].requires_grad_()
+    y = conv(x, layer, **knobs)
+    (gradient,) = torch.autograd.grad(y, x, y.detach())
+    back = conv_transpose(y.detach(), layer, output_padding=a, **knobs)
+    print(f"input {n}, output {y.shape[-1]}, output_padding {a}")
+    agree("   adjoint = gradient", back, gradient, tol=1e-10)
+    print("   last row computed, not zero:", bool(back[:, -1].abs().mean() > 0.01))
+
+# %% [markdown]
+# An added entry is zero only if no tap reaches it: when $a > p_{hi}$, or when the kernel is shorter than the stride. torch also admits $s \le a < d$; that is the length of an input whose convolution has more outputs than there are.
+# Asked at [pytorch#8816](https://github.com/pytorch/pytorch/issues/8816), [pytorch#25536](https://github.com/pytorch/pytorch/issues/25536), on the [forum](https://discuss.pytorch.org/t/what-does-output-padding-exactly-do-in-convtranspose2d/2688), [tensorflow#50168](https://github.com/tensorflow/tensorflow/issues/50168).
+
+# %% [markdown]
+# ## 1.11 Windows as columns, and which matrix this is
+#
+# Write every window of the signal as a column. Windows of two over (0, 1, 2, 3) give the columns (0, 1), (1, 2), (2, 3), and a convolution is a row of weights times that matrix:
+#
+# $$
+# C[(c, j),\, t] = \tilde x[c,\; s\,t + d\,j - p], \qquad y = W C \quad \text{with } W = w \text{ flattened to } (C_{out},\; C_{in} k) \tag{1.21}
+# $$
+#
+# That is *im2col*: one large matrix product in place of many small sums, paid for with $k^2/s^2$ copies of an image. It is exact, for any number of axes, and for the padding of the torus too:
+
+# %%
+from ckutils.convolution import col2im, im2col
+
+print(im2col(torch.arange(4.0)[None], 2))
+
+# %%
+picture = photo("astronaut").double()[:, :60, :80]
+weight = torch.randn(8, 3, 3, 5, generator=draw).double()
+for knobs in (
+    {},
+    {"stride": 2, "padding": 1},
+    {"dilation": (2, 1), "padding": "circular"},
+):
+    columns = im2col(picture, (3, 5), **knobs)
+    y = conv(picture, weight, **knobs)
+    product_ = (weight.flatten(1) @ columns).reshape(y.shape)
+    agree(f"matrix product, {knobs}", product_, y, tol=1e-11)
+full = im2col(picture, (3, 3), padding=1)
+print("3 x 3 windows at stride 1 hold", full.numel() // picture.numel(), "pictures")
+
+# %% [markdown]
+# **Why is fold(unfold(x)) not x, and how do I put overlapping patches back?** Because *fold* (here `col2im`) is the adjoint of *unfold* (`im2col`), not its inverse: it adds every window back to where it came from,
+#
+# $$
+# x[c, i] = \sum_{(j, t):\; s\,t + d\,j - p \,=\, i} C[(c, j),\, t], \tag{1.22}
+# $$
+#
+# so an entry that lies in five windows comes back five times. How often that is does not depend on $x$: fold the unfolded ones, and divide. Entries that no window reads are 0/0, and nothing can bring them back.
+
+# %%
+knobs = {"kernel_size": (4, 4), "stride": 3, "padding": 1}
+columns = im2col(picture, **knobs)
+folded = col2im(columns, (60, 80), **knobs)
+overlap = col2im(im2col(torch.ones_like(picture), **knobs), (60, 80), **knobs)
+print("fold(unfold(x)) = x:", torch.allclose(folded, picture))
+print("how often entries were read:", sorted(overlap.unique().int().tolist()))
+read = overlap > 0
+agree(
+    "folded / overlap = x, where read", (folded / overlap)[read], picture[read], 1e-12
+)
+
+# %%
+other = torch.randn(columns.shape, generator=draw).double()
+left = (columns * other).sum()
+right = (picture * col2im(other, (60, 80), **knobs)).sum()
+gap = (left - right) / (columns.norm() * other.norm())
+agree("<unfold x, C> = <x, fold C>, relative", gap, 0, tol=1e-13)
+
+# %% [markdown]
+# Asked at [pytorch#7519](https://github.com/pytorch/pytorch/issues/7519), [pytorch#38955](https://github.com/pytorch/pytorch/issues/38955), [pytorch#119474](https://github.com/pytorch/pytorch/issues/119474).
+#
+# **Which matrix is this convolution?** Flatten the image to one long vector, and conv is a matrix $T$ whose row $t$ holds the kernel at the places that output $t$ reads:
+#
+# $$
+# T[t, i] = w\big[(i + p - s\,t)/d\big] \text{ where that is a tap}, \quad 0 \text{ elsewhere}. \tag{1.23}
+# $$
+#
+# On one axis at stride 1 it is constant along diagonals: a Toeplitz matrix. On two axes it is a Toeplitz matrix of Toeplitz blocks, one block for each pair of an output row and an input row. Its transpose is `conv_transpose`. Here it is for a 6 by 6 image and a 3 by 3 kernel, and the same at stride 2:
+
+# %% mystnb={"image": {"alt": "Two matrices. Left: 16 by 36, banded blocks repeating along block diagonals, at stride 1. Right: 4 by 36 at stride 2, every other row and column of blocks."}}
+kernel = torch.arange(1.0, 10, dtype=torch.float64).reshape(1, 1, 3, 3)
+basis = torch.eye(36, dtype=torch.float64).reshape(36, 1, 6, 6)  # all unit images
+matrices = {s: conv(basis, kernel, stride=s).flatten(1).T for s in (1, 2)}
+fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.0), width_ratios=(1, 1))
+for ax, (s, matrix) in zip(axes, matrices.items(), strict=True):
+    _ = heatmap(ax, matrix, cmap="cividis_r")
+    _ = ax.set(
+        title=f"stride {s}: {matrix.shape[0]} by 36",
+        xlabel="input pixel",
+        ylabel="output pixel",
+    )
+    _ = ax.set_xticks(range(0, 36, 6))
+    _ = ax.vlines(
+        np.arange(5.5, 35, 6), -0.5, matrix.shape[0] - 0.5, color="white", lw=0.7
+    )
+print(digest(stride_1=matrices[1], stride_2=matrices[2]))
+
+# %%
+by_formula = torch.zeros(16, 36, dtype=torch.float64)
+for t0, t1, i0, i1 in product(range(4), range(4), range(6), range(6)):
+    if 0 <= i0 - t0 < 3 and 0 <= i1 - t1 < 3:
+        by_formula[4 * t0 + t1, 6 * i0 + i1] = kernel[0, 0, i0 - t0, i1 - t1]
+agree("the matrix = (1.23)", matrices[1], by_formula, tol=0)
+
+# %%
+image = photo("gravel")[None, :6, :6].double()
+for s, matrix in matrices.items():
+    y = conv(image, kernel, stride=s)
+    agree(
+        f"stride {s}: T x = conv(x)", matrix @ image.flatten(), y.flatten(), tol=1e-12
+    )
+    back = conv_transpose(y, kernel, stride=s, output_padding=(6 - 3) % s)
+    agree(
+        f"stride {s}: T' y = conv_transpose(y)",
+        matrix.T @ y.flatten(),
+        back.flatten(),
+        tol=1e-12,
+    )
+
+# %% [markdown]
+# Asked at [pytorch#26781](https://github.com/pytorch/pytorch/issues/26781), [scipy#7834](https://github.com/scipy/scipy/issues/7834), [keras#9469](https://github.com/keras-team/keras/issues/9469).
+#
+# ## 1.12 ★ Where do checkerboards come from, and which cure works?
+#
+# Feed a transposed convolution with a constant 1 and ask what comes out. Far from the border, output $i$ collects the taps $w[j]$ with $s\,t + j = i$ for some $t$, that is, every $s$-th tap of the kernel:
+#
+# $$
+# S_r = \sum_{j \,\equiv\, r \;(\mathrm{mod}\; s)} w[j], \qquad \text{response at } i: \; S_{i \bmod s} \tag{1.24}
+# $$
+#
+# (without padding). A constant comes out constant if and only if all $s$ *polyphase sums* are equal. By hand, kernel (1, 1, 1) at stride 2: $S_0 = 2$, $S_1 = 1$, a pattern 2, 1, 2, 1, and on two axes 4, 2, 2, 1: a checkerboard.
+# Kernel (1, 1, 1, 1): 2, 2. But kernel (1, 2, 3, 4), just as long: $S_0 = 4$, $S_1 = 6$. The length decides for equal weights only.
+
+
+# %%
+def polyphase(w, s):
+    """The sums S_r of (1.24) on every axis of one kernel, (s, ..., s)."""
+    for axis in range(w.ndim):
+        phases = [torch.arange(r, w.shape[axis], s) for r in range(s)]
+        parts = [w.index_select(axis, phase).sum(axis) for phase in phases]
+        w = torch.stack(parts, axis)
+    return w
+
+
+for taps in ([1, 1, 1], [1, 1, 1, 1], [1, 2, 3, 4], [1, 3, 3, 1]):
+    w = torch.tensor(taps).float()
+    inside = conv_transpose(torch.ones(1, 12), w[None, None], stride=2)[0, 4:12]
+    sums = polyphase(w, 2).int().tolist()
+    print(f"{taps}: S = {sums}, response {inside[:6].int().tolist()} ...")
+    assert torch.equal(inside.reshape(-1, 2), polyphase(w, 2).expand(4, 2))
+
+# %% [markdown]
+# How uneven is the overlap for every kernel size and stride? With equal weights it is even exactly when the stride divides the size; and at the border the overlap thins out whatever the size.
+
+# %%
+one = torch.ones(1, 5, 5)
+counts = {k: conv_transpose(one, torch.ones(1, 1, k, k), stride=2)[0] for k in (3, 4)}
+ratio = np.full((4, 8), np.nan)
+for s, k in product((1, 2, 3, 4), range(1, 9)):
+    if k >= s:  # a shorter kernel leaves holes
+        sums = polyphase(torch.ones(k), s)
+        ratio[s - 1, k - 1] = sums.max() / sums.min()
+uneven = [(k, s) for s, k in product((2, 3, 4), range(1, 9)) if ratio[s - 1, k - 1] > 1]
+print("uneven for (k, s) =", uneven)
+
+# %% mystnb={"image": {"alt": "Left and middle: overlap counts of a transposed convolution of ones with stride 2. Kernel 3 gives a checkerboard of 4, 2 and 1; kernel 4 gives a constant 4 inside with a thinner rim. Right: ratio of largest to smallest overlap for kernel sizes 1 to 8 and strides 1 to 4."}}
+fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.6), width_ratios=(1, 1, 1.35))
+for ax, (k, count) in zip(axes[:2], counts.items(), strict=True):
+    _ = heatmap(ax, count, numbers=".0f")
+    _ = ax.set(title=f"overlap, k = {k}, s = 2", xlabel="column", ylabel="row")
+_ = heatmap(axes[2], ratio, numbers=".3g", limits=(1, 2))
+_ = axes[2].set(
+    title="largest / smallest overlap", xlabel="kernel size", ylabel="stride"
+)
+_ = axes[2].set_xticks(range(8), range(1, 9))
+_ = axes[2].set_yticks(range(4), range(1, 5))
+print(digest(overlap_3=counts[3], overlap_4=counts[4], ratio=ratio))
+
+# %% [markdown]
+# Three cures are on offer. Each is measured twice: the exact polyphase spread of the kernel, and its effect on a photograph, as the spread of the mean brightness over the four positions in a 2 by 2 cell (a photograph itself has next to none).
+#
+# 1. *A kernel size divisible by the stride.* Even overlap, for equal weights.
+# 2. *A transposed convolution at stride 1.* Its only polyphase sum is the sum of its taps, so it adds no pattern. It does not enlarge either; put behind a stride-2 layer it blurs the pattern that is there.
+# 3. *Resize, then convolve.* Nearest-neighbour resizing is a transposed convolution with a box of $s$ ones, so the pair is one transposed convolution with the kernel $w * \text{box}_s$, and
+#
+# $$
+# S_r = \sum_j w[j] \cdot 1 \quad \text{for every } r, \tag{1.25}
+# $$
+#
+# because among any $s$ neighbouring places exactly one belongs to phase $r$. Even, for *every* kernel.
+
+# %%
+draw = torch.Generator().manual_seed(7)
+
+
+def kernel_of(k, noise, total):
+    """A (1, 1, k, k) kernel with this sum: equal weights, or random ones about them."""
+    w = 1 + noise * torch.randn(k, k, generator=draw)
+    return (total * w / w.sum())[None, None]
+
+
+rough, post = kernel_of(4, 0.6, total=4), kernel_of(3, 0.6, total=1)
+for name, w in {"k = 4 random": rough, "k = 3 random": post}.items():
+    sums = polyphase(w[0, 0], 2).flatten()
+    print(f"{name}: polyphase sums", [round(float(v), 2) for v in sums])
+
+# %%
+small = F.avg_pool2d(photo("coffee").mean(0)[None], 4)  # (1, 64, 64)
+up = {
+    mode: F.interpolate(small[None], scale_factor=2, mode=mode)[0]
+    for mode in ("nearest", "bilinear")
+}
+twice = {"stride": 2, "padding": 1}
+enlarged = {
+    "k = 3, equal": conv_transpose(
+        small, kernel_of(3, 0, 4), output_padding=1, **twice
+    ),
+    "k = 4, equal": conv_transpose(small, kernel_of(4, 0, 4), **twice),
+    "k = 4, random": conv_transpose(small, rough, **twice),
+}
+behind = conv_transpose(enlarged["k = 4, random"], post, padding=1)
+enlarged["the same, then stride 1"] = behind
+enlarged["nearest, then random 3 x 3"] = conv(up["nearest"], post, padding="reflect")
+enlarged["bilinear, then random 3 x 3"] = conv(up["bilinear"], post, padding="reflect")
+print("sizes:", {tuple(y.shape) for y in enlarged.values()})
+
+
+# %%
+def unevenness(y):
+    """Spread of the mean of the four phases inside a picture, in % of their mean."""
+    inside = y[0, 8:120, 8:120].reshape(56, 2, 56, 2)
+    phases = inside.mean((0, 2))  # (2, 2)
+    return float(100 * (phases.max() - phases.min()) / phases.mean())
+
+
+for name, y in enlarged.items():
+    print(f"{name:28} unevenness {unevenness(y):5.1f} %")
+original = F.avg_pool2d(photo("coffee").mean(0)[None], 2)
+print(f"{'the photograph at that size':28} unevenness {unevenness(original):5.1f} %")
+
+# %% mystnb={"image": {"alt": "Six enlargements of a detail of a photograph. Equal weights with kernel 3 and random weights with kernel 4 show a clear checkerboard, a stride-1 layer behind it a fainter one; kernel 4 with equal weights and both resized versions show none."}}
+fig, axes = plt.subplots(2, 3, figsize=(7.2, 4.4))
+for ax, (name, y) in zip(axes.flat, enlarged.items(), strict=True):
+    _ = ax.imshow(y[0, 40:88, 30:94], cmap="gray", vmin=0, vmax=1.4)
+    _ = ax.set_title(name, fontsize=9)
+    _ = ax.set_axis_off()
+print(digest(**{f"y{i}": y for i, y in enumerate(enlarged.values())}))
+
+# %% [markdown]
+# So the first cure is incomplete: divisibility evens the *count* of the terms, and a trained kernel weighs them. The second reduces the pattern and removes nothing for certain. The third holds for every kernel, by (1.25), and here is that composite kernel, with its equal sums.
+# It too has edges. At the border zero padding darkens the rim, reflection does not. And "avoids checkerboards" is exact for a *constant*: on a ramp, nearest-neighbour resizing makes steps, a kernel with unequal sums turns them into a faint pattern, and only bilinear resizing keeps the ramp straight.
+
+# %%
+w = post.double()
+composite = correlate2d(
+    torch.ones(2, 2).double(), w[0, 0], "full"
+)  # the box, through w
+sums = polyphase(composite, 2).flatten()
+print("polyphase sums of resize and conv:", [round(float(v), 4) for v in sums])
+
+# %%
+for padding in ("reflect", 1):
+    y = conv(torch.ones(1, 16, 16).double(), w, padding=padding)
+    print(
+        f"a constant, padding={padding!r}: constant to the rim:",
+        torch.allclose(y, y.mean()),
+    )
+ramp = torch.arange(16.0).double().expand(1, 1, 16, 16)
+for mode in ("nearest", "bilinear"):
+    y = conv(F.interpolate(ramp, scale_factor=2, mode=mode)[0], w)[0, 4:-4, 4:-4]
+    steps = y.diff(dim=1)
+    print(f"a ramp, {mode:8}: straight: {torch.allclose(steps, steps.mean())}")
+
+# %% [markdown]
+# A fourth cure follows from (1.24): *start* with a kernel whose polyphase sums are equal, such as the bilinear (1, 3, 3, 1)/4 on each axis, and let training move it.
+# The observation and the advice to resize are Odena, Dumoulin and Olah's, [doi:10.23915/distill.00003](https://doi.org/10.23915/distill.00003), 2016; the notes credit the sentence that they quote to the guide to convolution arithmetic, whose text never mentions overlap.
+# Asked at [CycleGAN#190](https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix/issues/190), [ganhacks#59](https://github.com/soumith/ganhacks/issues/59), [pix2pixHD#149](https://github.com/NVIDIA/pix2pixHD/issues/149), [fast-neural-style#37](https://github.com/jcjohnson/fast-neural-style/issues/37).
+#
+# ## 1.13 I wrote the backward pass myself; why is it wrong once stride or groups exceed 1?
+#
+# Let $g = \partial L / \partial y$. Differentiating (1.8) with respect to the input gives the scatter (1.18), so
+#
+# $$
+# \frac{\partial L}{\partial x} = \operatorname{conv\_transpose}(g, w;\; s, p, d, a), \qquad a = (n + 2p - K) \bmod s \tag{1.26}
+# $$
+#
+# and with respect to the weight it gives a correlation of $x$ with $g$, in which stride and dilation have *changed places*:
+#
+# $$
+# \frac{\partial L}{\partial w[o, c, j]} = \sum_{b, t} g[b, o, t]\; \tilde x[b, c,\; s\,t + d\,j - p] \tag{1.27}
+# $$
+#
+# Three mistakes are common, and none shows at $s = g = 1$. Leaving out $a$: the gradient comes back too short whenever the floor cut something off. Leaving the extra entries of (1.27): the correlation then has more than $k$ outputs, and only the first $k$ are taps. And letting every group of $x$ meet every group of $g$.
+# In (1.27) the batch is what is summed over, so the batch takes the place of the channels:
+
+
+# %%
+def weight_gradient(x, g, k, stride, padding, dilation, groups):
+    """Eq. (1.27) on one axis: x (b, c, n), g (b, o, m) -> (o, c / groups, k)."""
+    b, c, n = x.shape
+    signal = x.reshape(b, groups, c // groups, n).permute(2, 1, 0, 3)  # (c/g, g, b, n)
+    signal = signal.flatten(1, 2)  # the batch as channels, group by group
+    taps = g.transpose(0, 1)  # (o, b, m)
+    knobs = {"stride": dilation, "dilation": stride, "padding": padding}
+    w = conv(signal, taps, groups=groups, **knobs)
+    return w[..., :k].transpose(0, 1)  # (c/g, o, k') -> (o, c/g, k)
+
+
+# %%
+def input_gradient(g, w, n, stride, padding, dilation, groups):
+    """Eq. (1.26) on one axis."""
+    a = (n + 2 * padding - dilated_size(w.shape[-1], dilation)) % stride
+    knobs = {"stride": stride, "padding": padding, "dilation": dilation}
+    return conv_transpose(g, w, output_padding=a, groups=groups, **knobs)
+
+
+# %%
+class HandConv(torch.autograd.Function):
+    """A convolution on one axis whose backward pass is (1.26) and (1.27)."""
+
+    @staticmethod
+    def forward(ctx, x, w, stride, padding, dilation, groups):
+        ctx.save_for_backward(x, w)
+        ctx.knobs = stride, padding, dilation, groups
+        knobs = {"stride": stride, "padding": padding, "dilation": dilation}
+        return conv(x, w, groups=groups, **knobs)
+
+    @staticmethod
+    def backward(ctx, g):
+        (x, w), knobs = ctx.saved_tensors, ctx.knobs
+        dx = input_gradient(g, w, x.shape[-1], *knobs)
+        return dx, weight_gradient(x, g, w.shape[-1], *knobs), None, None, None, None
+
+
+# %%
+draw, passed = torch.Generator().manual_seed(8), 0
+cases = list(product((7, 8), (1, 2, 3), (0, 2), (1, 2), (1, 2)))
+for n, *knobs, groups in cases:
+    x = torch.randn(2, 4, n, generator=draw).double().requires_grad_()
+    w = torch.randn(2, 4 // groups, 3, generator=draw).double().requires_grad_()
+    passed += torch.autograd.gradcheck(HandConv.apply, (x, w, *knobs, groups))
+print(f"gradcheck passes in {passed} of {len(cases)} settings (n, s, p, d, groups)")
+
+# %% [markdown]
+# What the first mistake looks like: at stride 2 and $n = 8$, $k = 3$ the gradient without $a$ has 7 entries for 8 inputs. Padding it with a zero hides the shape error; with padding 1 in the forward pass the missing entry is not zero.
+
+# %%
+x = photo("camera")[100, :8].double()[None, None].requires_grad_()
+w = torch.tensor([[[1.0, -2.0, 3.0]]], dtype=torch.float64)
+y = conv(x, w, stride=2, padding=1)
+(truth,) = torch.autograd.grad(y.sum(), x)
+ones = torch.ones_like(y)
+print("autograd       ", truth[0, 0].int().tolist())
+print(
+    "without a      ", conv_transpose(ones, w, stride=2, padding=1)[0, 0].int().tolist()
+)
+print("(1.26) with a  ", input_gradient(ones, w, 8, 2, 1, 1, 1)[0, 0].int().tolist())
+long = conv_output_size(8, y.shape[-1], dilation=2, padding=1)
+print("entries of (1.27) before the cut to 3 taps:", long)
+
+# %% [markdown]
+# Asked at [pytorch#51430](https://github.com/pytorch/pytorch/issues/51430), where the library's own helper was wrong, [pytorch#15501](https://github.com/pytorch/pytorch/issues/15501), [pytorch#61100](https://github.com/pytorch/pytorch/issues/61100).
+#
+# ## 1.14 How do I convolve over four or more axes?
+#
+# A sum over four indices can be done one index at a time. Take the first axis out:
+#
+# $$
+# y[t_1, t_2, t_3, t_4] = \sum_{j_1} \Big( \underbrace{\sum_{j_2, j_3, j_4} w[j_1, j_2, j_3, j_4]\; x[t_1 + j_1,\, t_2 + j_2,\, t_3 + j_3,\, t_4 + j_4]}_{\text{a three-axis convolution of the slice } t_1 + j_1} \Big) \tag{1.28}
+# $$
+#
+# so $k_1$ calls of a three-axis convolution do it, with the positions $t_1$ riding along in the batch. Five axes take one more sum, and so on.
+# Real data with four axes: from one photograph, a grid of views, each moved by a few pixels, as a plenoptic camera takes them; two axes say which view, two say where in it.
+
+# %%
+scene = photo("gravel").double()
+views = scene[:16, :17].unfold(0, 7, 3).unfold(1, 8, 3)  # (4, 4, 7, 8)
+x = views[None]  # one channel, four axes
+w = torch.randn(2, 1, 2, 2, 3, 2, generator=draw).double()
+loops = torch.zeros(2, 3, 3, 5, 7).double()
+for t in product(range(3), range(3), range(5), range(7)):
+    for a, b, c, d in product(range(2), range(2), range(3), range(2)):
+        value = x[0, t[0] + a, t[1] + b, t[2] + c, t[3] + d]
+        loops[(slice(None), *t)] += w[:, 0, a, b, c, d] * value
+agree("conv over four axes = nested loops", conv(x, w), loops, tol=1e-12)
+y = 0
+for j in range(2):  # (1.28): the slices t + j of the first axis as a batch
+    y = y + conv(x[:, j : j + 3].transpose(0, 1), w[:, :, j])
+agree(
+    "sum of three-axis convolutions = nested loops", y.transpose(0, 1), loops, tol=1e-12
+)
+
+# %%
+from ckutils import convolution
+
+source(convolution._conv_slices)
+for axes in range(1, 6):
+    x, w = torch.ones(2, 1, *(5,) * axes), torch.ones(3, 1, *(2,) * axes)
+    y = conv(x, w, stride=2, padding="same")
+    print(f"{axes} axes: {tuple(y.shape)}, taps in the first sum {int(y.flatten()[0])}")
+
+# %% [markdown]
+# The weight says how many axes are spatial; whatever stands in front of the channels is batch, none or several: a picture without a batch is a picture.
+# JAX's `conv_general_dilated` takes any number of axes and gives the same values (`tests/test_convolution.py::test_conv_is_jaxs_conv_general_dilated`). torch's own functions end at three. Asked at [tensorflow#1661](https://github.com/tensorflow/tensorflow/issues/1661), [tensorflow#9513](https://github.com/tensorflow/tensorflow/issues/9513), [keras#8371](https://github.com/keras-team/keras/issues/8371), [cutlass#926](https://github.com/NVIDIA/cutlass/issues/926).
+
+# %%
+picture, w = photo("chelsea")[:, :32, :32], torch.ones(4, 3, 3, 3)
+for batch in ((), (1,), (1, 1), (0,), (2, 5)):
+    shape = conv(picture.expand(*batch, 3, 32, 32), w, padding="same").shape
+    print(f"{(*batch, 3, 32, 32)!s:20} -> {tuple(shape)}")
+
+# %% [markdown]
+# ### What a mistake says, and where the arithmetic breaks
+#
+# Every bad argument is refused before any work, by name, with the rule and the value. A string padding beside an input dilation is refused because the gaps do not say what lies beyond the last entry: the next tooth of the comb, or nothing?
+
+# %%
+x, w = torch.ones(1, 2, 6), torch.ones(4, 2, 3)
+mistakes = [
+    lambda: conv(x, w, stride=1.5),
+    lambda: conv(x, w, dilation=3),
+    lambda: conv(x, w, groups=3),
+    lambda: conv(x, w.double()),
+    lambda: conv(x, w, padding="same", input_dilation=2),
+    lambda: conv_transpose(x, w[:2], stride=2, output_padding=2),
+]
+for mistake in mistakes:
+    try:
+        mistake()
+    except ValueError as error:
+        print("-", error)
+
+# %% [markdown]
+# A sum of $N$ products in floating point is off by at most about $N \varepsilon \max|x| \max|w|\, N$ in the worst case, and by far less as a rule. For a 3 by 3 kernel over 256 channels, $N = 2304$: float32 keeps five digits or more here, and float64 is there for the asking. On a GPU, torch may use TF32 for float32, which keeps three; the checks of this book switch it off.
+
+# %%
+draw = torch.Generator().manual_seed(10)
+x, w = (
+    torch.randn(256, 32, 32, generator=draw),
+    torch.randn(8, 256, 3, 3, generator=draw),
+)
+exact = conv(x.double(), w.double())
+error = (conv(x, w) - exact).abs().max() / exact.abs().max()
+print("float32 error below 1e-5 of the largest output:", bool(error < 1e-5))
+print("dtypes in and out:", conv(x, w).dtype, exact.dtype)
+
+# %% [markdown]
+# **Cost.** `conv` adds its checks to torch's call: a few microseconds, which this ratio of medians, measured interleaved in one run, should not show (it varies from run to run).
+# **On the GPU** the same lines run where their inputs are; nothing here names a device. GPU times: not measured.
+
+# %% tags=["nbval-ignore-output"]
+from time import perf_counter
+
+x, w = torch.randn(8, 32, 64, 64), torch.randn(32, 32, 3, 3)
+calls = {
+    "ckutils": lambda: conv(x, w, padding=1),
+    "torch": lambda: F.conv2d(x, w, padding=1),
+}
+times = {name: [] for name in calls}
+for _ in range(60):
+    for name, call in calls.items():
+        start = perf_counter()
+        call()
+        times[name].append(perf_counter() - start)
+ratio = np.median(times["ckutils"]) / np.median(times["torch"])
+print(f"conv / torch.nn.functional.conv2d: {ratio:.2f}")
+
+# %% [markdown]
+# ## Exercises on sections 1.1 to 1.14
+#
+# Each ends in a check that prints `True`. Solutions are folded away below.
+#
+# 1. JAX also knows `SAME_LOWER`, which puts the odd entry in *front*. Build it from `conv(..., padding="same")` with flips only.
+# 2. Three layers with $k = 3$, $s = 2$, $p = 1$ follow each other. Which input sizes give exactly 7 outputs?
+# 3. Find a 4 by 4 kernel, not constant and not a product of two vectors, that makes no checkerboard at stride 2.
+# 4. Show that the composition of `conv_transpose` and `conv` at stride $s \ge k$, without padding, multiplies each entry by $\lVert w \rVert^2$ (one channel).
+# 5. A circular convolution with a kernel longer than the signal equals one with a shorter kernel. Which?
+
+# %% tags=["hide-cell"]
+# 1. Reversing the signal turns "behind" into "in front"; reversing the kernel undoes it.
+x = photo("camera")[None, :, :255].double()
+w = torch.randn(2, 1, 4, 3, generator=draw).double()
+lower = conv(x.flip(1, 2), w, stride=(2, 3), padding="same", flip=True).flip(1, 2)
+pairs = resolve_padding("same", (4, 3), stride=(2, 3), size=(256, 255))
+front = tuple((hi, lo) for lo, hi in pairs)
+agree("exercise 1", lower, conv(x, w, stride=(2, 3), padding=front), tol=1e-12)
+
+# %% tags=["hide-cell"]
+# 2. Go back layer by layer; each size has two predecessors, so there are 2 * 2 * 2.
+sizes = [7]
+for _ in range(3):
+    sizes = [n for m in sizes for n in conv_input_sizes(m, 3, stride=2, padding=1)]
+found = []
+for n in range(1, 200):
+    m = n
+    for _ in range(3):
+        m = conv_output_size(m, 3, stride=2, padding=1)
+    found += [n] * (m == 7)
+print(sizes, "exercise 2:", found == sizes)
+
+# %% tags=["hide-cell"]
+# 3. Any kernel whose four polyphase sums are equal: correct each phase by its own mean.
+w = torch.randn(4, 4, generator=draw).double()
+for a, b in product(range(2), range(2)):
+    w[a::2, b::2] += 1 - w[a::2, b::2].mean()
+inside = conv_transpose(torch.ones(1, 9, 9).double(), w[None, None], stride=2)[
+    0, 4:-4, 4:-4
+]
+agree("exercise 3", inside, torch.full_like(inside, 4.0), tol=1e-12)
+print("rank above one:", int(torch.linalg.matrix_rank(w)) > 1)
+
+# %% tags=["hide-cell"]
+# 4. At s >= k windows do not overlap, so the rows of the matrix T are orthogonal:
+# T T' = |w|^2 on the output side.
+y = photo("brick")[3, :20].double()[None]
+w = torch.randn(1, 1, 4, generator=draw).double()
+again = conv(conv_transpose(y, w, stride=5), w, stride=5)
+agree("exercise 4", again, w.norm() ** 2 * y, tol=1e-12)
+
+# %% tags=["hide-cell"]
+# 5. The kernel wrapped round: taps that are n apart read the same entry and add up.
+x, w = photo("grass")[0, :5].double(), torch.randn(12, generator=draw).double()
+wrapped = torch.zeros(5).double().index_add(0, torch.arange(12) % 5, w)
+long = conv(x[None], w[None, None], padding="circular")[
+    0
+]  # its first window starts at -5
+short = conv(pad(x, [(0, 4)], "circular")[None], wrapped[None, None])[0]
+agree("exercise 5", long, short.roll((12 - 1) // 2), tol=1e-12)
+
+# %% [markdown]
+# ## What the sources say: sections 1.1 to 1.14
+#
+# Statements of the two sets of notes behind this chapter (`CP` from the guide to parameters in flax, `GD` from the guide to deeper convolutions), and what became of them. Tests without a file name are in `tests/test_convolution.py`; flax runs in the tests only.
+#
+# | id | the statement | verdict | where |
+# |---|---|---|---|
+# | CP-01 | with a density $g$, $f*g$ is an average | holds if $g \ge 0$ and its mass is 1; a trained kernel is neither | 1.1 |
+# | CP-02 | the variants come from translations and scalings | holds: (1.5) to (1.7) | 1.3 |
+# | CP-03 | stride $k$ moves $k$ positions a step | holds | 1.3 |
+# | CP-04 | padding adds zeros at the boundary | holds for the default; torus and mirror add no zeros | 1.6 |
+# | CP-05 | input dilation inflates the size by a factor | corrected: $e(n-1)+1$; the factor is below $e$ | 1.4 |
+# | CP-06 | input dilation is for up-sampling | holds: it is a transposed convolution, with the kernel turned round | 1.10 |
+# | CP-07 | kernel dilation expands the reach by a factor, same parameters | corrected: the distance of first and last tap grows by $d$, the span to $d(k-1)+1$ | 1.3, 1.4 |
+# | CP-08 | `nnx.Conv` needs three positional arguments | holds if `rngs` is given too, a keyword without default | `test_cp_08_three_positional_arguments_are_not_all` |
+# | CP-09 | the length of `kernel_size` is the number of axes | holds; an int counts as one axis | `test_cp_11_three_shapes_and_which_kernel_sizes`, 1.14 |
+# | CP-10 | time and three coordinates: four axes | holds in JAX, flax and `ckutils`; torch's functions end at three | 1.14, `test_flax_nnx_conv_with_four_axes_and_input_dilation` |
+# | CP-11 | 3 to 4 channels keep (32, 32), with 0, 1, 2 batch axes | holds for kernel sizes of one and two entries; with an int the rows are a batch and do not meet, with three entries the first call fails | `test_cp_11_three_shapes_and_which_kernel_sizes` |
+# | CP-12 | the default SAME keeps the size | holds at stride 1; else $\lceil n/s \rceil$ | 1.5, `test_cp_12_same_is_the_default_and_keeps_sizes_at_stride_one` |
+# | CP-13 | the last axis is the channel, it must match | holds: an error otherwise | `test_cp_13_a_wrong_channel_count_is_refused` |
+# | CP-14 | valid: $k - 1$ less | holds at stride 1 and dilation 1 | 1.4, `tests/test_arithmetic_sizes.py::test_same_keeps_the_size_only_at_stride_one` |
+# | CP-15 | (128, 100, 3) to (128, 96, 4) | holds: 128 is a batch, 100 is space | `test_cp_15_20_22_worked_shapes` |
+# | CP-16 | a list of ints or pairs | holds | `test_cp_16_ints_and_pairs` |
+# | CP-17 | pairs allow causal convolution | holds: the Jacobian is lower triangular | 1.7 |
+# | CP-18 | CIRCULAR is a torus | holds: circulant matrix, product of spectra | 1.6 |
+# | CP-19 | REFLECT is a mirror on the boundary | holds; the mirror stands on the last entry, which is not repeated | 1.6 |
+# | CP-20 | (224, 5) to (212, 6) with dilation 2 | holds | `test_cp_15_20_22_worked_shapes` |
+# | CP-21 | the output drops by $(k-1)d$ | holds on each axis at stride 1 without padding; the count of zeros $(k-1)(d-1)$ is for one axis | 1.4 |
+# | CP-22 | (224, 5) to (441, 6) with input dilation 2 | holds | `test_cp_15_20_22_worked_shapes` |
+# | CP-23 | no string padding with input dilation | holds in flax for every string; here "valid" and "causal" are well defined and allowed | `test_cp_23_no_string_goes_with_an_input_dilation`, 1.14 |
+# | CP-24 | $T + (T-1)(d-1) + \text{pad} - k + 1$ | holds at stride 1 if pad counts both sides together | `tests/test_arithmetic_sizes.py::test_input_dilation_adds_steps_not_a_factor` |
+# | CP-25 | the first listing runs | does not hold as printed: `layer` is not defined | `test_cp_25_the_first_listing_lacks_its_layer` |
+# | CP-27 | CAUSAL is $(d(k-1), 0)$ | holds on one axis; on two flax refuses | 1.7, `test_cp_27_causal_is_a_pair_on_one_axis` |
+# | GD-05 | convolution flips, correlation does not | holds; on every axis | 1.2 |
+# | GD-06 | $(N, C, H, W)$ read as $(\dots, x, y)$ | corrected: $H$ counts rows, the $y$ direction, $W$ columns; filters are $(C_{out}, C_{in}/g, \text{rows}, \text{columns})$ | 1.2 |
+# | GD-07 | sums over channels, filter as deep as the input | holds for one group; with $g$ groups it is $C_{in}/g$ deep | 1.2 |
+# | GD-08 | $\lfloor (W + 2P - F)/S \rfloor + 1$, depth $K$ | holds without dilation and with equal sides; else (1.10) | 1.4 |
+# | GD-12 | pooling: two hyper-parameters, no parameters, same depth | holds; padding and ceil_mode are two more | 1.9 |
+# | GD-13 | pooling: $(W - F)/S + 1$ | corrected: the floor is missing, or the ceiling with its rule (1.17) | 1.9 |
+# | GD-15 | im2col implements convolution | holds, exactly; memory times $k^2/s^2$ | 1.11 |
+# | GD-18 | shape of a dilated convolution (formula lost) | the usual one is (1.10) and holds | 1.4 |
+# | GD-20 | transposed convolution up-samples | holds for stride above 1; at stride 1 it keeps, grows or shrinks | 1.10 |
+# | GD-21 | it goes the opposite way | holds for shapes, and as the adjoint; it does not undo | 1.10 |
+# | GD-22 | its size (formula lost) | the usual one is (1.16) and holds | 1.8, 1.10 |
+# | GD-23 | uneven overlap iff the stride does not divide the size | holds for the count inside; at the border it is uneven always | 1.12 |
+# | GD-24 | cure: divisible size | corrected: enough for equal weights only; what counts is (1.24) | 1.12 |
+# | GD-25 | cure: stride 1 | holds in that it adds no pattern; it does not enlarge, and does not remove a pattern | 1.12 |
+# | GD-26 | resize, then convolve, avoids it | holds for constants inside, any kernel; the border needs reflection, and a ramp needs bilinear | 1.12 |
+# | GD-27 | $l - 1$ spaces between taps, large receptive field in a stack | holds for the spaces, here; the stack follows below | 1.3 |
+# | GD-28 | torch's dilation is the space, default 1 is none | corrected: it is the step; the space is one less, 0 by default | 1.3 |
+#
+# ### Further reading
+#
+# - V. Dumoulin and F. Visin, *A guide to convolution arithmetic for deep learning*, [arXiv:1603.07285](https://arxiv.org/abs/1603.07285), 2016: the relationships of sections 1.4 and 1.8.
+# - A. Odena, V. Dumoulin and C. Olah, *Deconvolution and checkerboard artifacts*, [doi:10.23915/distill.00003](https://doi.org/10.23915/distill.00003), 2016.
+# - M. D. Zeiler, D. Krishnan, G. W. Taylor and R. Fergus, *Deconvolutional networks*, [doi:10.1109/CVPR.2010.5539957](https://doi.org/10.1109/CVPR.2010.5539957), 2010: where the name comes from.
+# - K. Chellapilla, S. Puri and P. Simard, *High performance convolutional neural networks for document processing*, 2006, [hal:inria-00112631](https://inria.hal.science/inria-00112631): convolution as a matrix product.
+# - W. Shi et al., *Is the deconvolution layer the same as a convolutional layer?*, [arXiv:1609.07009](https://arxiv.org/abs/1609.07009), 2016: sub-pixel convolution.
