@@ -109,7 +109,7 @@ for ax, names in zip(axes, pairs, strict=True):
     for name in names:
         _ = ax.plot(smooth[name], label=name)
     _ = ax.set(xlabel="column (pixels)", ylabel="brightness")
-    _ = ax.legend(loc="upper left")
+    _ = ax.legend(loc="center right")
 print(digest(**{name.split()[0]: y for name, y in smooth.items()}))
 
 # %%
@@ -379,7 +379,7 @@ grid = list(product(range(1, 13), range(1, 6), range(1, 5), range(5), (1, 2, 3))
 checked = 0
 for n, k, s, p, d in grid:
     if n + 2 * p > d * (k - 1):
-        x, w = torch.zeros(1, 1, n), torch.zeros(1, 1, k)
+        x, w = (torch.empty(1, 1, size, device="meta") for size in (n, k))  # sizes only
         m = F.conv1d(x, w, stride=s, padding=p, dilation=d).shape[-1]
         assert conv_output_size(n, k, stride=s, padding=p, dilation=d) == m
         checked += 1
@@ -574,13 +574,11 @@ print(
 # Here each pair stands in the order of the axes, the amount is what the kernel needs, and any amount wraps. Threads: [pytorch#20981](https://github.com/pytorch/pytorch/issues/20981), [pytorch#37844](https://github.com/pytorch/pytorch/issues/37844), [pytorch#105749](https://github.com/pytorch/pytorch/issues/105749).
 
 # %%
-grid_of_numbers = torch.arange(1, 7).reshape(2, 3).double()[None]
-print(
-    "one more column:", pad(grid_of_numbers, [(0, 0), (1, 0)], "circular")[0].tolist()
-)
-print(
-    "one more row:   ", pad(grid_of_numbers, [(1, 0), (0, 0)], "circular")[0].tolist()
-)
+grid_of_numbers = torch.arange(1, 7).reshape(1, 2, 3).double()
+for what, pairs in (("column", [(0, 0), (1, 0)]), ("row", [(1, 0), (0, 0)])):
+    print(
+        f"one more {what}:", pad(grid_of_numbers, pairs, "circular")[0].int().tolist()
+    )
 lazy = torch.nn.Conv2d(1, 1, 3, padding_mode="circular", dtype=torch.float64)
 print(
     "padding_mode alone pads nothing:",
@@ -592,8 +590,17 @@ try:
     F.pad(grid_of_numbers, (7, 0), mode="circular")
 except RuntimeError:
     print("torch refuses to wrap 3 columns by 7: True")
-wrapped = pad(grid_of_numbers, [(0, 0), (7, 0)], "circular")
-print("here:", wrapped[0, 0].int().tolist())
+
+# %%
+print("here:", pad(grid_of_numbers, [(7, 0)], "circular")[0, 0].int().tolist())
+equal = []
+for sides in product(range(9), repeat=2):
+    for pairs in ([sides, (0, 0)], [(0, 0), sides], [sides, sides]):
+        want = np.pad(grid_of_numbers[0], pairs, "wrap")
+        equal.append(np.array_equal(pad(grid_of_numbers[0], pairs, "circular"), want))
+print(
+    f"either axis and both, up to 8 each way, equal NumPy's in {sum(equal)} of {len(equal)}"
+)
 
 # %% [markdown]
 # Convolution on the torus is a circulant matrix, each row the one above moved by one place, and Fourier modes are its eigenvectors. So three routes must agree, on every axis: `conv`, the matrix, and a product of spectra.
@@ -703,6 +710,7 @@ for s in (1, 2, 3, 4):
     _ = ax.plot(sizes, [s] * s, "o", color=COLOURS["black"], ms=4)
     print(digest(**{f"stride_{s}": sizes}), "equal to the search:", sizes == found)
 _ = ax.set(xlabel="input size n (entries)", ylabel="stride", yticks=(1, 2, 3, 4))
+_ = ax.set(xlim=(4, 26), xticks=range(4, 27, 2))
 _ = ax.set_title("all inputs with 6 outputs, k = 5, p = 2")
 print(
     "112 outputs, k 7, s 2, p 3:", list(conv_input_sizes(112, 7, stride=2, padding=3))
@@ -835,7 +843,7 @@ agree("(1.19), relative", gap, 0, tol=1e-12)
 agree("gradient with respect to x", torch.autograd.grad(y, x, z)[0], back, tol=1e-12)
 
 # %% [markdown]
-# It goes in the opposite direction in shape. It does not undo: applied after the convolution it gives back neither the picture nor a multiple of it, so the name "deconvolution" promises too much. Only for special weights (orthonormal rows) is the adjoint an inverse.
+# It goes in the opposite direction in shape. It does not undo: applied after the convolution it gives back neither the picture nor a multiple of it, so the name "deconvolution" promises too much. Only where the rows of its matrix are orthonormal does the convolution undo its adjoint (exercise 4), and then in that order only.
 # Nor does it always enlarge. At stride 1 it is a convolution with the kernel turned round, and padding decides the size:
 
 # %%
@@ -880,6 +888,8 @@ for a in (0, 1, 2):
     (gradient,) = torch.autograd.grad(y, x, y.detach())
     back = conv_transpose(y.detach(), layer, output_padding=a, **knobs)
     print(f"input {n}, output {y.shape[-1]}, output_padding {a}")
+    gap = ((y * y).sum() - (x * back).sum()) / (y * y).sum()  # (1.19) for this y
+    agree("   adjoint identity, relative", gap, 0, tol=1e-12)
     agree("   adjoint = gradient", back, gradient, tol=1e-10)
     print("   last row computed, not zero:", bool(back[:, -1].abs().mean() > 0.01))
 
@@ -963,16 +973,14 @@ basis = torch.eye(36, dtype=torch.float64).reshape(36, 1, 6, 6)  # all unit imag
 matrices = {s: conv(basis, kernel, stride=s).flatten(1).T for s in (1, 2)}
 fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.0), width_ratios=(1, 1))
 for ax, (s, matrix) in zip(axes, matrices.items(), strict=True):
-    _ = heatmap(ax, matrix, cmap="cividis_r")
+    _ = heatmap(ax, matrix, cmap="Blues")
     _ = ax.set(
         title=f"stride {s}: {matrix.shape[0]} by 36",
         xlabel="input pixel",
         ylabel="output pixel",
     )
-    _ = ax.set_xticks(range(0, 36, 6))
-    _ = ax.vlines(
-        np.arange(5.5, 35, 6), -0.5, matrix.shape[0] - 0.5, color="white", lw=0.7
-    )
+    _ = ax.set(xticks=range(0, 36, 6), yticks=range(0, len(matrix), 4 if s == 1 else 1))
+    _ = ax.vlines(np.arange(5.5, 35, 6), -0.5, len(matrix) - 0.5, "#9a9a9a", lw=0.7)
 print(digest(stride_1=matrices[1], stride_2=matrices[2]))
 
 # %%
@@ -1048,6 +1056,7 @@ fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.6), width_ratios=(1, 1, 1.35))
 for ax, (k, count) in zip(axes[:2], counts.items(), strict=True):
     _ = heatmap(ax, count, numbers=".0f")
     _ = ax.set(title=f"overlap, k = {k}, s = 2", xlabel="column", ylabel="row")
+    _ = ax.set(xticks=range(0, 12, 2), yticks=range(0, 12, 2))
 _ = heatmap(axes[2], ratio, numbers=".3g", limits=(1, 2))
 _ = axes[2].set(
     title="largest / smallest overlap", xlabel="kernel size", ylabel="stride"
@@ -1216,8 +1225,8 @@ class HandConv(torch.autograd.Function):
 draw, passed = torch.Generator().manual_seed(8), 0
 cases = list(product((7, 8), (1, 2, 3), (0, 2), (1, 2), (1, 2)))
 for n, *knobs, groups in cases:
-    x = torch.randn(2, 4, n, generator=draw).double().requires_grad_()
-    w = torch.randn(2, 4 // groups, 3, generator=draw).double().requires_grad_()
+    x = torch.randn(2, 2, n, generator=draw).double().requires_grad_()
+    w = torch.randn(2, 2 // groups, 3, generator=draw).double().requires_grad_()
     passed += torch.autograd.gradcheck(HandConv.apply, (x, w, *knobs, groups))
 print(f"gradcheck passes in {passed} of {len(cases)} settings (n, s, p, d, groups)")
 
@@ -1311,7 +1320,7 @@ for mistake in mistakes:
         print("-", error)
 
 # %% [markdown]
-# A sum of $N$ products in floating point is off by at most about $N \varepsilon \max|x| \max|w|\, N$ in the worst case, and by far less as a rule. For a 3 by 3 kernel over 256 channels, $N = 2304$: float32 keeps five digits or more here, and float64 is there for the asking. On a GPU, torch may use TF32 for float32, which keeps three; the checks of this book switch it off.
+# A sum of $N$ products in floating point is off by at most about $N \varepsilon \max|x| \max|w|\, N$ in the worst case, and by far less as a rule. For a 3 by 3 kernel over 256 channels, $N = 2304$: float32 keeps five digits or more here, and float64 is there for the asking. On a GPU, torch's convolutions use TF32 for float32 unless told otherwise, which keeps three; `torch.backends.cudnn.allow_tf32 = False` switches it off.
 
 # %%
 draw = torch.Generator().manual_seed(10)
