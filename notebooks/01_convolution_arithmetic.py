@@ -19,7 +19,7 @@
 # **What you will find, in a few lines.**
 #
 # - The output size is $\lfloor (n + p_{lo} + p_{hi} - K)/s \rfloor + 1$ with $K = d(k-1)+1$. All fifteen published size relationships follow from it, and its inverse is a run of $s$ neighbouring input sizes.
-# - `padding="same"` at stride 2 is not one rule but two: TensorFlow's and torch's agree in size and differ by $\lceil ((n-1) \bmod s)/2 \rceil$ pixels in place.
+# - `padding="same"` at stride 2 is not one rule but two: TensorFlow's and torch's agree in size for odd kernels and differ by $\lceil ((n-1) \bmod s)/2 \rceil$ pixels in place.
 # - A transposed convolution is the adjoint, no inverse. `output_padding` says which of the $s$ possible input sizes is meant, and the rows that it adds are computed like all others.
 # - Checkerboards are unequal *polyphase sums* of the kernel. A size divisible by the stride makes them equal for a constant kernel only; resizing first makes them equal for every kernel.
 # - A convolution is a matrix, and its backward pass is two more convolutions, in which stride and dilation change places.
@@ -79,7 +79,7 @@ use_style()
 # With Lebesgue measure this is an integral. With the counting measure on the integers it is a sum, and the only form that a computer meets:
 #
 # $$
-# (f * g)[t] = \sum_{j \in \mathbb{Z}} f[t - j]\, g[j]. \tag{1.2}
+# (f * g)[t] = \sum_{j \in \mathbb Z} f[t - j]\, g[j]. \tag{1.2}
 # $$
 #
 # If $g \ge 0$ and $\int g\, d\mu = 1$, then $g$ is a probability density with respect to $\mu$, and $(f*g)(x)$ is the mean of $f(x - Y)$ for a random shift $Y$ with that density.
@@ -388,7 +388,7 @@ print(
 )
 
 # %% [markdown]
-# **What the sources say about sizes.** Four statements of the notes that this chapter grew from, in numbers. Two are right as they stand, two need a word:
+# **What the sources say about sizes.** Five statements of the notes that this chapter grew from, in numbers. Two are right as they stand, three need a word:
 
 # %%
 print("'drops by (k-1) d':", 224 - conv_output_size(224, 7, dilation=2), "=", 6 * 2)
@@ -1423,49 +1423,49 @@ agree("exercise 5", long, short.roll((12 - 1) // 2), tol=1e-12)
 #
 # | id | the statement | verdict | where |
 # |---|---|---|---|
-# | CP-01 | with a density $g$, $f*g$ is an average | holds if. It is an average if g is non-negative with mass 1; then the result stays in the range of f and constants are kept. A trained kernel satisfies neither condition. | 1.1 |
-# | CP-02 | the variants come from translations and scalings | holds. Stride samples the output, dilation spreads the kernel, input dilation spreads the signal, padding translates. | 1.3 |
-# | CP-03 | stride $k$ moves $k$ positions a step | holds | 1.3 |
-# | CP-04 | padding adds zeros at the boundary | holds if. Zeros are the default. Circular and reflect padding read the signal itself and add no zeros. | 1.6 |
-# | CP-05 | input dilation inflates the size by a factor | corrected. T entries become d(T-1)+1. The distance of first and last grows by the factor d, the length by less. | 1.4 |
-# | CP-06 | input dilation is for up-sampling | holds if. An input-dilated convolution equals a transposed convolution whose kernel is turned round and whose channel axes are exchanged; with the same array as it stands the values differ. | 1.10 |
-# | CP-07 | kernel dilation expands the reach by a factor, same parameters | corrected. The distance of first and last tap grows by the factor d, the span is d(k-1)+1, less than d k. The number of parameters is unchanged. | 1.3, 1.4 |
-# | CP-08 | `nnx.Conv` needs three positional arguments | holds if. The keyword rngs, which has no default, must be given too. | `test_cp_08_three_positional_arguments_are_not_all` |
-# | CP-09 | the length of `kernel_size` is the number of axes | holds. An int counts as one axis. | `test_cp_11_three_shapes_and_which_kernel_sizes`, 1.14 |
-# | CP-10 | time and three coordinates: four axes | holds. JAX, flax and ckutils take four axes; torch's own functions end at three. | 1.14, `test_flax_nnx_conv_with_four_axes_and_input_dilation` |
-# | CP-11 | 3 to 4 channels keep (32, 32), with 0, 1, 2 batch axes | holds if. All three shapes hold for kernel sizes of two entries. With an int they hold too, but the rows are then a batch and do not meet; with three entries the first call fails. | `test_cp_11_three_shapes_and_which_kernel_sizes` |
-# | CP-12 | the default SAME keeps the size | holds if. SAME is the default. It keeps the size at stride 1; at stride s it gives ceil(n/s). | 1.5, `test_cp_12_same_is_the_default_and_keeps_sizes_at_stride_one` |
-# | CP-13 | the last axis is the channel, it must match | holds | `test_cp_13_a_wrong_channel_count_is_refused` |
-# | CP-14 | valid: $k - 1$ less | holds if. k-1 less at stride 1 and dilation 1; in general (1.10). | 1.4, `tests/test_arithmetic_sizes.py::test_same_keeps_the_size_only_at_stride_one` |
-# | CP-15 | (128, 100, 3) to (128, 96, 4) | holds. The axis of 128 is a batch, that of 100 is space. | `test_cp_15_20_22_worked_shapes` |
-# | CP-16 | a list of ints or pairs | holds | `test_cp_16_ints_and_pairs` |
-# | CP-17 | pairs allow causal convolution | holds | 1.7 |
-# | CP-18 | CIRCULAR is a torus | holds | 1.6 |
-# | CP-19 | REFLECT is a mirror on the boundary | holds if. The mirror stands on the last entry, which is not repeated (NumPy's reflect, not its symmetric). | 1.6 |
-# | CP-20 | (224, 5) to (212, 6) with dilation 2 | holds | `test_cp_15_20_22_worked_shapes` |
-# | CP-21 | the output drops by $(k-1)d$ | holds if. On each axis, at stride 1 and without padding. The count of zeros is for one axis: a 3 by 3 kernel with d = 2 gets 16. | 1.4 |
-# | CP-22 | (224, 5) to (441, 6) with input dilation 2 | holds | `test_cp_15_20_22_worked_shapes` |
+# | CP-01 | with a density $g$, $f*g$ is an average | **holds if.** It is an average if g is non-negative with mass 1; then the result stays in the range of f and constants are kept. A trained kernel satisfies neither condition. | 1.1 |
+# | CP-02 | the variants come from translations and scalings | **holds.** Stride samples the output, dilation spreads the kernel, input dilation spreads the signal, padding translates. | 1.3 |
+# | CP-03 | stride $k$ moves $k$ positions a step | **holds** | 1.3 |
+# | CP-04 | padding adds zeros at the boundary | **holds if.** Zeros are the default. Circular and reflect padding read the signal itself and add no zeros. | 1.6 |
+# | CP-05 | input dilation inflates the size by a factor | **corrected.** T entries become d(T-1)+1. The distance of first and last grows by the factor d, the length by less. | 1.4 |
+# | CP-06 | input dilation is for up-sampling | **holds if.** An input-dilated convolution equals a transposed convolution whose kernel is turned round and whose channel axes are exchanged; with the same array as it stands the values differ. | 1.10 |
+# | CP-07 | kernel dilation expands the reach by a factor, same parameters | **corrected.** The distance of first and last tap grows by the factor d, the span is d(k-1)+1, less than d k. The number of parameters is unchanged. | 1.3, 1.4 |
+# | CP-08 | `nnx.Conv` needs three positional arguments | **holds if.** The keyword rngs, which has no default, must be given too. | `test_cp_08_three_positional_arguments_are_not_all` |
+# | CP-09 | the length of `kernel_size` is the number of axes | **holds.** An int counts as one axis. | `test_cp_11_three_shapes_and_which_kernel_sizes`, 1.14 |
+# | CP-10 | time and three coordinates: four axes | **holds.** JAX, flax and ckutils take four axes; torch's own functions end at three. | 1.14, `test_flax_nnx_conv_with_four_axes_and_input_dilation` |
+# | CP-11 | 3 to 4 channels keep (32, 32), with 0, 1, 2 batch axes | **holds if.** All three shapes hold for kernel sizes of two entries. With an int they hold too, but the rows are then a batch and do not meet; with three entries the first call fails. | `test_cp_11_three_shapes_and_which_kernel_sizes` |
+# | CP-12 | the default SAME keeps the size | **holds if.** SAME is the default. It keeps the size at stride 1; at stride s it gives ceil(n/s). | 1.5, `test_cp_12_same_is_the_default_and_keeps_sizes_at_stride_one` |
+# | CP-13 | the last axis is the channel, it must match | **holds** | `test_cp_13_a_wrong_channel_count_is_refused` |
+# | CP-14 | valid: $k - 1$ less | **holds if.** k-1 less at stride 1 and dilation 1; in general (1.10). | 1.4, `tests/test_arithmetic_sizes.py::test_same_keeps_the_size_only_at_stride_one` |
+# | CP-15 | (128, 100, 3) to (128, 96, 4) | **holds.** The axis of 128 is a batch, that of 100 is space. | `test_cp_15_20_22_worked_shapes` |
+# | CP-16 | a list of ints or pairs | **holds** | `test_cp_16_ints_and_pairs` |
+# | CP-17 | pairs allow causal convolution | **holds** | 1.7 |
+# | CP-18 | CIRCULAR is a torus | **holds** | 1.6 |
+# | CP-19 | REFLECT is a mirror on the boundary | **holds if.** The mirror stands on the last entry, which is not repeated (NumPy's reflect, not its symmetric). | 1.6 |
+# | CP-20 | (224, 5) to (212, 6) with dilation 2 | **holds** | `test_cp_15_20_22_worked_shapes` |
+# | CP-21 | the output drops by $(k-1)d$ | **holds if.** On each axis, at stride 1 and without padding. The count of zeros is for one axis: a 3 by 3 kernel with d = 2 gets 16. | 1.4 |
+# | CP-22 | (224, 5) to (441, 6) with input dilation 2 | **holds** | `test_cp_15_20_22_worked_shapes` |
 # | CP-23 | no string padding with input dilation | holds. flax refuses every name. Here valid and causal are allowed, because for them it is clear what is meant. | `test_cp_23_no_string_goes_with_an_input_dilation`, 1.14 |
-# | CP-24 | $T + (T-1)(d-1) + \text{pad} - k + 1$ | holds if. At stride 1 and kernel dilation 1, with pad the sum of both sides. | `tests/test_arithmetic_sizes.py::test_input_dilation_adds_steps_not_a_factor` |
-# | CP-25 | the first listing runs | does not hold. The listing as printed calls a layer that it never makes: a NameError. With nnx imported and layer = nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0)) the shapes are as stated. | `test_cp_25_the_first_listing_lacks_its_layer` |
-# | CP-27 | CAUSAL is $(d(k-1), 0)$ | holds if. On one axis. On two or more flax refuses the name; ckutils pads in front of each axis. | 1.7, `test_cp_27_causal_is_a_pair_on_one_axis` |
-# | GD-05 | convolution flips, correlation does not | holds. On every axis. | 1.2 |
-# | GD-06 | $(N, C, H, W)$ read as $(\dots, x, y)$ | corrected. H counts rows, the y direction, and W columns; filters are $(C_{out}, C_{in}/g, \text{rows}, \text{columns})$. | 1.2 |
-# | GD-07 | sums over channels, filter as deep as the input | holds if. With one group. With g groups each filter is $C_{in}/g$ deep and sums over its group only. | 1.2 |
-# | GD-08 | $\lfloor (W + 2P - F)/S \rfloor + 1$, depth $K$ | holds if. Without dilation and with equal padding on both sides; in general (1.10). | 1.4 |
-# | GD-12 | pooling: two hyper-parameters, no parameters, same depth | holds if. No parameters and the same depth, yes; padding and ceil_mode are two more choices. | 1.9 |
-# | GD-13 | pooling: $(W - F)/S + 1$ | corrected. The floor is missing: 7 entries under a window of 2 with stride 2 give 3, not 3.5. With ceil_mode it is the ceiling, less a window that would start behind the signal. | 1.9 |
-# | GD-15 | im2col implements convolution | holds. Exactly, for $k^2/s^2$ times the memory of the image. | 1.11 |
-# | GD-18 | shape of a dilated convolution (formula lost) | holds. The usual form, floor((H + 2P - D(K-1) - 1)/S + 1). | 1.4 |
-# | GD-20 | transposed convolution up-samples | holds if. For a stride above 1. At stride 1 it grows by k-1, keeps or shrinks, as the padding says. | 1.10 |
-# | GD-21 | it goes the opposite way | holds if. In shape, and as the adjoint. It does not undo the convolution. | 1.10 |
-# | GD-22 | its size (formula lost) | holds. The usual form, (H-1)S - 2P + D(K-1) + output_padding + 1; the values by zero insertion and by the transposed matrix. | 1.8, 1.10 |
-# | GD-23 | uneven overlap iff the stride does not divide the size | holds if. For the count of terms inside the picture. At the border it is uneven for every size, and with unequal weights the sums of (1.24) decide. | 1.12 |
-# | GD-24 | cure: divisible size | corrected. Divisibility makes the number of terms equal, not their sum: it suffices for equal weights only. What counts is that the polyphase sums are equal. | 1.12 |
-# | GD-25 | cure: stride 1 | holds if. A transposed convolution with stride 1 adds no pattern. It does not enlarge, and behind a strided one it dampens the pattern without removing it. | 1.12 |
-# | GD-26 | resize, then convolve, avoids it | holds if. For a constant, inside the picture, for every kernel. To the border it takes reflection padding, and on a ramp it takes bilinear resizing. | 1.12 |
-# | GD-27 | $l - 1$ spaces between taps, large receptive field in a stack | holds | 1.3 |
-# | GD-28 | torch's dilation is the space, default 1 is none | corrected. The argument is the step between taps; the space is one less. The default 1 leaves no space. | 1.3 |
+# | CP-24 | $T + (T-1)(d-1) + \text{pad} - k + 1$ | **holds if.** At stride 1 and kernel dilation 1, with pad the sum of both sides. | `tests/test_arithmetic_sizes.py::test_input_dilation_adds_steps_not_a_factor` |
+# | CP-25 | the first listing runs | **does not hold.** The listing as printed calls a layer that it never makes: a NameError. With nnx imported and layer = nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0)) the shapes are as stated. | `test_cp_25_the_first_listing_lacks_its_layer` |
+# | CP-27 | CAUSAL is $(d(k-1), 0)$ | **holds if.** On one axis. On two or more flax refuses the name; ckutils pads in front of each axis. | 1.7, `test_cp_27_causal_is_a_pair_on_one_axis` |
+# | GD-05 | convolution flips, correlation does not | **holds.** On every axis. | 1.2 |
+# | GD-06 | $(N, C, H, W)$ read as $(\dots, x, y)$ | **corrected.** H counts rows, the y direction, and W columns; filters are $(C_{out}, C_{in}/g, \text{rows}, \text{columns})$. | 1.2 |
+# | GD-07 | sums over channels, filter as deep as the input | **holds if.** With one group. With g groups each filter is $C_{in}/g$ deep and sums over its group only. | 1.2 |
+# | GD-08 | $\lfloor (W + 2P - F)/S \rfloor + 1$, depth $K$ | **holds if.** Without dilation and with equal padding on both sides; in general (1.10). | 1.4 |
+# | GD-12 | pooling: two hyper-parameters, no parameters, same depth | **holds if.** No parameters and the same depth, yes; padding and ceil_mode are two more choices. | 1.9 |
+# | GD-13 | pooling: $(W - F)/S + 1$ | **corrected.** The floor is missing: 7 entries under a window of 2 with stride 2 give 3, not 3.5. With ceil_mode it is the ceiling, less a window that would start behind the signal. | 1.9 |
+# | GD-15 | im2col implements convolution | **holds.** Exactly, for $k^2/s^2$ times the memory of the image. | 1.11 |
+# | GD-18 | shape of a dilated convolution (formula lost) | **holds.** The usual form, floor((H + 2P - D(K-1) - 1)/S + 1). | 1.4 |
+# | GD-20 | transposed convolution up-samples | **holds if.** For a stride above 1. At stride 1 it grows by k-1, keeps or shrinks, as the padding says. | 1.10 |
+# | GD-21 | it goes the opposite way | **holds if.** In shape, and as the adjoint. It does not undo the convolution. | 1.10 |
+# | GD-22 | its size (formula lost) | **holds.** The usual form, (H-1)S - 2P + D(K-1) + output_padding + 1; the values by zero insertion and by the transposed matrix. | 1.8, 1.10 |
+# | GD-23 | uneven overlap iff the stride does not divide the size | **holds if.** For the count of terms inside the picture. At the border it is uneven for every size, and with unequal weights the sums of (1.24) decide. | 1.12 |
+# | GD-24 | cure: divisible size | **corrected.** Divisibility makes the number of terms equal, not their sum: it suffices for equal weights only. What counts is that the polyphase sums are equal. | 1.12 |
+# | GD-25 | cure: stride 1 | **holds if.** A transposed convolution with stride 1 adds no pattern. It does not enlarge, and behind a strided one it dampens the pattern without removing it. | 1.12 |
+# | GD-26 | resize, then convolve, avoids it | **holds if.** For a constant, inside the picture, for every kernel. To the border it takes reflection padding, and on a ramp it takes bilinear resizing. | 1.12 |
+# | GD-27 | $l - 1$ spaces between taps, large receptive field in a stack | **holds** | 1.3 |
+# | GD-28 | torch's dilation is the space, default 1 is none | **corrected.** The argument is the step between taps; the space is one less. The default 1 leaves no space. | 1.3 |
 #
 # ### Further reading
 #
