@@ -105,11 +105,11 @@ for name, k in kernels.items():
 fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.6))
 pairs = ("box / 9", "Gaussian"), ("box", "difference")
 for ax, names in zip(axes, pairs, strict=True):
-    _ = ax.plot(row[0], color="#9a9a9a", lw=1, label="row 128 of the photograph")
+    _ = ax.plot(row[0], color="#9a9a9a", lw=1, label="row 128")
     for name in names:
         _ = ax.plot(smooth[name], label=name)
     _ = ax.set(xlabel="column (pixels)", ylabel="brightness")
-    _ = ax.legend(loc="center right")
+    _ = ax.legend(loc="upper left")
 print(digest(**{name.split()[0]: y for name, y in smooth.items()}))
 
 # %%
@@ -215,28 +215,21 @@ agree("conv = correlate2d", valid, correlate2d(image, kernel), tol=1e-13)
 # A weight is $(C_{out}, C_{in}, \text{rows}, \text{columns})$, and the products are summed over the input channels too. Two checks on a colour photograph that is not square:
 
 # %%
-colour = photo("chelsea")[
-    :, :120, :200
-].double()  # (3, 120, 200): 120 rows, 200 columns
-weight = torch.randn(
-    4, 3, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-)
+draw = torch.Generator().manual_seed(1)
+colour = photo("chelsea")[:, :120, :200].double()  # 120 rows, 200 columns
+weight = torch.randn(4, 3, 5, 3, generator=draw).double()
 y = conv(colour, weight)
 print("rows and columns of the output:", tuple(y.shape[1:]))
 channels = [conv(colour[c : c + 1], weight[:, c : c + 1]) for c in range(3)]
 agree("sum over channels of 2-axis convolutions", sum(channels), y, tol=1e-12)
-deep = conv(
-    colour[None], weight[:, None]
-)  # one channel, three axes: depth, rows, columns
+deep = conv(colour[None], weight[:, None])  # one channel; depth, rows, columns
 agree("3-axis convolution with a kernel of full depth", deep[:, 0], y, tol=1e-12)
 
 # %% [markdown]
 # The kernel is as deep as the input unless `groups` says otherwise: with $g$ groups it is $C_{in}/g$ deep, and group $i$ of the channels meets group $i$ of the filters only.
 
 # %%
-grouped = conv(
-    colour.repeat(2, 1, 1), weight, groups=2
-)  # six channels, two groups of three
+grouped = conv(colour.repeat(2, 1, 1), weight, groups=2)  # six channels
 halves = [conv(colour, weight[:2]), conv(colour, weight[2:])]
 print("weight of 6 channels in 2 groups:", tuple(weight.shape))
 agree("groups = split, convolve, join", grouped, torch.cat(halves), tol=1e-12)
@@ -288,9 +281,8 @@ def naive(x, w, s=1, p=0, d=1, e=1):
     y = []
     for start in range(-p, len(spread) + p - d * (len(w) - 1), s):
         taps = [start + d * j for j in range(len(w))]
-        y.append(
-            sum(w[j] * spread[i] for j, i in enumerate(taps) if 0 <= i < len(spread))
-        )
+        pairs = zip(w, taps, strict=True)
+        y.append(sum(a * spread[i] for a, i in pairs if 0 <= i < len(spread)))
     return np.array(y)
 
 
@@ -363,11 +355,8 @@ stairs = {s: [conv_output_size(n, 3, stride=s) for n in sizes] for s in (1, 2, 3
 fig, ax = plt.subplots(figsize=(7.2, 2.6))
 for s, m in stairs.items():
     _ = ax.step(sizes, m, "o-", where="post", ms=4, label=f"stride {s}")
-_ = ax.set(
-    xlabel="input size n (entries)",
-    ylabel="output size m (entries)",
-    title="kernel 3, no padding",
-)
+_ = ax.set(xlabel="input size n (entries)", ylabel="output size m (entries)")
+_ = ax.set_title("kernel 3, no padding")
 _ = ax.legend()
 print(digest(**{f"stride_{s}": m for s, m in stairs.items()}))
 
@@ -383,9 +372,7 @@ for n, k, s, p, d in grid:
         m = F.conv1d(x, w, stride=s, padding=p, dilation=d).shape[-1]
         assert conv_output_size(n, k, stride=s, padding=p, dilation=d) == m
         checked += 1
-print(
-    f"(1.10) = torch's size in all {checked} settings of n, k, s, p, d that fit: True"
-)
+print(f"(1.10) = torch's size in all {checked} settings that fit: True")
 
 # %% [markdown]
 # **What the sources say about sizes.** Five statements of the notes that this chapter grew from, in numbers. Two are right as they stand, three need a word:
@@ -457,9 +444,7 @@ for n, k, s in cases:
     sizes_agree &= m == conv_output_size(n, k, stride=s, padding="same")
 print(f"{len(cases)} cases; sizes agree in all: {sizes_agree}")
 print("shift as predicted in all:", shifts == [predicted_shift(*c) for c in cases])
-print(
-    f"no shift in {shifts.count(0)}, one pixel in {shifts.count(1)}, two in {shifts.count(2)}"
-)
+print("number of cases with a shift of 0, 1, 2:", [shifts.count(i) for i in range(3)])
 
 # %% mystnb={"image": {"alt": "Left: for n = 6, three windows of TensorFlow's rule start at 0, 2, 4 and three of torch's padding 1 start at -1, 1, 3. Right: heat map of the shift in pixels over input size and stride; at stride 2 every even size is shifted by one."}}
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.5), width_ratios=(1, 1.3))
@@ -485,7 +470,6 @@ print(digest(shift=shift))
 # At stride 2 every even size is shifted by one pixel, and image sizes are even. On a photograph of 256 by 256 with a 3 by 3 kernel at stride 2: the values differ nearly everywhere, yet they are the same feature map one pixel apart.
 
 # %%
-draw = torch.Generator().manual_seed(1)
 picture = photo("coffee").double()  # (3, 256, 256)
 layer = torch.randn(8, 3, 3, 3, generator=draw).double()
 tensorflow = conv(picture, layer, stride=2, padding="same")
@@ -495,12 +479,7 @@ apart = (tensorflow - symmetric).norm() / symmetric.norm()
 print("relative difference above 1 %:", bool(apart > 0.01))
 moved = conv(picture.roll((-1, -1), (1, 2)), layer, stride=2, padding=1)  # left and up
 inside = (slice(None), slice(1, -1), slice(1, -1))
-agree(
-    "equal after moving the picture by one pixel",
-    moved[inside],
-    tensorflow[inside],
-    1e-12,
-)
+agree("equal after a move by one pixel", moved[inside], tensorflow[inside], tol=1e-12)
 
 # %% [markdown]
 # **Why torch refuses.** Under (1.11) the amount depends on $n$, which a layer does not know when it is made, and it is often odd, which torch's symmetric padding cannot express. Even kernels make it plain: for $k = 4$ no symmetric padding keeps the size at all.
@@ -556,17 +535,10 @@ for mode, other in (
     ("circular", "wrap"),
     ("reflect", "reflect"),
 ):
-    ours = pad(signal, [(2, 7)], mode)
-    print(
-        f"{mode:8}",
-        ours.tolist(),
-        "= NumPy:",
-        np.array_equal(ours, np.pad(signal, (2, 7), other)),
-    )
-print(
-    "NumPy's 'symmetric' repeats the edge:",
-    np.pad(signal, (2, 7), "symmetric").tolist(),
-)
+    ours, numpys = pad(signal, [(2, 7)], mode), np.pad(signal, (2, 7), other)
+    print(f"{mode:8}", ours.tolist(), "= NumPy:", np.array_equal(ours, numpys))
+symmetric = np.pad(signal, (2, 7), "symmetric")
+print("NumPy's 'symmetric' repeats the edge:", symmetric.tolist())
 
 # %% [markdown]
 # **Why does circular padding act on the wrong axis, do nothing, or refuse to wrap twice?** Three traps, one a line below. torch's `F.pad` counts axes from the *last*, so a pair meant for rows lands on columns.
@@ -576,16 +548,11 @@ print(
 # %%
 grid_of_numbers = torch.arange(1, 7).reshape(1, 2, 3).double()
 for what, pairs in (("column", [(0, 0), (1, 0)]), ("row", [(1, 0), (0, 0)])):
-    print(
-        f"one more {what}:", pad(grid_of_numbers, pairs, "circular")[0].int().tolist()
-    )
+    padded = pad(grid_of_numbers, pairs, "circular")[0].int()
+    print(f"one more {what}:", padded.tolist())
 lazy = torch.nn.Conv2d(1, 1, 3, padding_mode="circular", dtype=torch.float64)
-print(
-    "padding_mode alone pads nothing:",
-    tuple(lazy(tile.double()).shape),
-    "from",
-    tuple(tile.shape),
-)
+shapes = tuple(tile.shape), tuple(lazy(tile.double()).shape)
+print("padding_mode alone pads nothing:", *shapes)
 try:
     F.pad(grid_of_numbers, (7, 0), mode="circular")
 except RuntimeError:
@@ -598,18 +565,13 @@ for sides in product(range(9), repeat=2):
     for pairs in ([sides, (0, 0)], [(0, 0), sides], [sides, sides]):
         want = np.pad(grid_of_numbers[0], pairs, "wrap")
         equal.append(np.array_equal(pad(grid_of_numbers[0], pairs, "circular"), want))
-print(
-    f"either axis and both, up to 8 each way, equal NumPy's in {sum(equal)} of {len(equal)}"
-)
+print(f"rows, columns, both, up to 8 each way: NumPy's in {sum(equal)} of {len(equal)}")
 
 # %% [markdown]
 # Convolution on the torus is a circulant matrix, each row the one above moved by one place, and Fourier modes are its eigenvectors. So three routes must agree, on every axis: `conv`, the matrix, and a product of spectra.
 
 # %%
-x, w = (
-    photo("grass")[7, :12].double(),
-    torch.tensor([1.0, -2.0, 4.0, 0.5], dtype=torch.float64),
-)
+x, w = photo("grass")[7, :12].double(), torch.tensor([1, -2, 4, 0.5]).double()
 around = conv(x[None], w[None, None], padding="circular")[
     0
 ]  # the kernel reaches (1, 2)
@@ -628,9 +590,7 @@ agree("                  = product of spectra", around, spectra, tol=1e-13)
 
 # %%
 print("at the limit:   ", pad(signal, [(2, 2)], "reflect").tolist())
-print(
-    "again and again:", pad(signal, [(6, 6)], "reflect").tolist(), "period", 2 * (3 - 1)
-)
+print("again and again:", pad(signal, [(6, 6)], "reflect").tolist(), "period 4")
 try:
     conv(signal.double()[None], torch.ones(1, 1, 7).double(), padding="reflect")
 except ValueError as error:
@@ -712,9 +672,8 @@ for s in (1, 2, 3, 4):
 _ = ax.set(xlabel="input size n (entries)", ylabel="stride", yticks=(1, 2, 3, 4))
 _ = ax.set(xlim=(4, 26), xticks=range(4, 27, 2))
 _ = ax.set_title("all inputs with 6 outputs, k = 5, p = 2")
-print(
-    "112 outputs, k 7, s 2, p 3:", list(conv_input_sizes(112, 7, stride=2, padding=3))
-)
+first_layer = conv_input_sizes(112, 7, stride=2, padding=3)
+print("112 outputs, k 7, s 2, p 3:", list(first_layer))
 
 # %% [markdown]
 # A transposed convolution (section 1.10) goes from $m$ back to $n$ and has to be told which. Its size is (1.15) read forwards, with $n$ now the size that goes in, and $a$ under the name of output padding:
@@ -945,9 +904,8 @@ overlap = col2im(im2col(torch.ones_like(picture), **knobs), (60, 80), **knobs)
 print("fold(unfold(x)) = x:", torch.allclose(folded, picture))
 print("how often entries were read:", sorted(overlap.unique().int().tolist()))
 read = overlap > 0
-agree(
-    "folded / overlap = x, where read", (folded / overlap)[read], picture[read], 1e-12
-)
+restored = folded / overlap
+agree("folded / overlap = x, where read", restored[read], picture[read], tol=1e-12)
 
 # %%
 other = torch.randn(columns.shape, generator=draw).double()
@@ -974,11 +932,8 @@ matrices = {s: conv(basis, kernel, stride=s).flatten(1).T for s in (1, 2)}
 fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.0), width_ratios=(1, 1))
 for ax, (s, matrix) in zip(axes, matrices.items(), strict=True):
     _ = heatmap(ax, matrix, cmap="Blues")
-    _ = ax.set(
-        title=f"stride {s}: {matrix.shape[0]} by 36",
-        xlabel="input pixel",
-        ylabel="output pixel",
-    )
+    _ = ax.set(xlabel="input pixel", ylabel="output pixel")
+    _ = ax.set_title(f"stride {s}: {len(matrix)} by 36")
     _ = ax.set(xticks=range(0, 36, 6), yticks=range(0, len(matrix), 4 if s == 1 else 1))
     _ = ax.vlines(np.arange(5.5, 35, 6), -0.5, len(matrix) - 0.5, "#9a9a9a", lw=0.7)
 print(digest(stride_1=matrices[1], stride_2=matrices[2]))
@@ -994,16 +949,11 @@ agree("the matrix = (1.23)", matrices[1], by_formula, tol=0)
 image = photo("gravel")[None, :6, :6].double()
 for s, matrix in matrices.items():
     y = conv(image, kernel, stride=s)
-    agree(
-        f"stride {s}: T x = conv(x)", matrix @ image.flatten(), y.flatten(), tol=1e-12
-    )
+    collected = matrix @ image.flatten()
+    agree(f"stride {s}: T x = conv(x)", collected, y.flatten(), tol=1e-12)
     back = conv_transpose(y, kernel, stride=s, output_padding=(6 - 3) % s)
-    agree(
-        f"stride {s}: T' y = conv_transpose(y)",
-        matrix.T @ y.flatten(),
-        back.flatten(),
-        tol=1e-12,
-    )
+    scattered = matrix.T @ y.flatten()
+    agree(f"stride {s}: T' y = conv_transpose(y)", scattered, back.flatten(), tol=1e-12)
 
 # %% [markdown]
 # Asked at [pytorch#26781](https://github.com/pytorch/pytorch/issues/26781), [scipy#7834](https://github.com/scipy/scipy/issues/7834), [keras#9469](https://github.com/keras-team/keras/issues/9469).
@@ -1058,9 +1008,8 @@ for ax, (k, count) in zip(axes[:2], counts.items(), strict=True):
     _ = ax.set(title=f"overlap, k = {k}, s = 2", xlabel="column", ylabel="row")
     _ = ax.set(xticks=range(0, 12, 2), yticks=range(0, 12, 2))
 _ = heatmap(axes[2], ratio, numbers=".3g", limits=(1, 2))
-_ = axes[2].set(
-    title="largest / smallest overlap", xlabel="kernel size", ylabel="stride"
-)
+_ = axes[2].set(xlabel="kernel size", ylabel="stride")
+_ = axes[2].set_title("largest / smallest overlap")
 _ = axes[2].set_xticks(range(8), range(1, 9))
 _ = axes[2].set_yticks(range(4), range(1, 5))
 print(digest(overlap_3=counts[3], overlap_4=counts[4], ratio=ratio))
@@ -1141,19 +1090,15 @@ print(digest(**{f"y{i}": y for i, y in enumerate(enlarged.values())}))
 
 # %%
 w = post.double()
-composite = correlate2d(
-    torch.ones(2, 2).double(), w[0, 0], "full"
-)  # the box, through w
+composite = correlate2d(torch.ones(2, 2).double(), w[0, 0], "full")  # box, then w
 sums = polyphase(composite, 2).flatten()
 print("polyphase sums of resize and conv:", [round(float(v), 4) for v in sums])
 
 # %%
 for padding in ("reflect", 1):
     y = conv(torch.ones(1, 16, 16).double(), w, padding=padding)
-    print(
-        f"a constant, padding={padding!r}: constant to the rim:",
-        torch.allclose(y, y.mean()),
-    )
+    even = torch.allclose(y, y.mean())
+    print(f"a constant, padding={padding!r}: constant to the rim: {even}")
 ramp = torch.arange(16.0).double().expand(1, 1, 16, 16)
 for mode in ("nearest", "bilinear"):
     y = conv(F.interpolate(ramp, scale_factor=2, mode=mode)[0], w)[0, 4:-4, 4:-4]
@@ -1240,9 +1185,8 @@ y = conv(x, w, stride=2, padding=1)
 (truth,) = torch.autograd.grad(y.sum(), x)
 ones = torch.ones_like(y)
 print("autograd       ", truth[0, 0].int().tolist())
-print(
-    "without a      ", conv_transpose(ones, w, stride=2, padding=1)[0, 0].int().tolist()
-)
+short = conv_transpose(ones, w, stride=2, padding=1)
+print("without a      ", short[0, 0].int().tolist())
 print("(1.26) with a  ", input_gradient(ones, w, 8, 2, 1, 1, 1)[0, 0].int().tolist())
 long = conv_output_size(8, y.shape[-1], dilation=2, padding=1)
 print("entries of (1.27) before the cut to 3 taps:", long)
@@ -1275,9 +1219,7 @@ agree("conv over four axes = nested loops", conv(x, w), loops, tol=1e-12)
 y = 0
 for j in range(2):  # (1.28): the slices t + j of the first axis as a batch
     y = y + conv(x[:, j : j + 3].transpose(0, 1), w[:, :, j])
-agree(
-    "sum of three-axis convolutions = nested loops", y.transpose(0, 1), loops, tol=1e-12
-)
+agree("sum of three-axis convolutions", y.transpose(0, 1), loops, tol=1e-12)
 
 # %%
 from ckutils import convolution
@@ -1324,10 +1266,8 @@ for mistake in mistakes:
 
 # %%
 draw = torch.Generator().manual_seed(10)
-x, w = (
-    torch.randn(256, 32, 32, generator=draw),
-    torch.randn(8, 256, 3, 3, generator=draw),
-)
+x = torch.randn(256, 32, 32, generator=draw)
+w = torch.randn(8, 256, 3, 3, generator=draw)
 exact = conv(x.double(), w.double())
 error = (conv(x, w) - exact).abs().max() / exact.abs().max()
 print("float32 error below 1e-5 of the largest output:", bool(error < 1e-5))
@@ -1419,7 +1359,7 @@ agree("exercise 5", long, short.roll((12 - 1) // 2), tol=1e-12)
 # %% [markdown]
 # ## What the sources say: sections 1.1 to 1.14
 #
-# Statements of the two sets of notes behind this chapter (`CP` from the guide to parameters in flax, `GD` from the guide to deeper convolutions), and what became of them. Tests without a file name are in `tests/test_convolution.py`; flax runs in the tests only.
+# Statements of the two sets of notes behind this chapter (`CP` from the guide to parameters in flax, `GD` from the guide to deeper convolutions), and what became of them. A name behind `-k` is a test, `pytest tests -k name` runs it; flax runs in the tests only.
 #
 # | id | the statement | verdict | where |
 # |---|---|---|---|
@@ -1430,25 +1370,25 @@ agree("exercise 5", long, short.roll((12 - 1) // 2), tol=1e-12)
 # | CP-05 | input dilation inflates the size by a factor | **corrected.** T entries become d(T-1)+1. The distance of first and last grows by the factor d, the length by less. | 1.4 |
 # | CP-06 | input dilation is for up-sampling | **holds if.** An input-dilated convolution equals a transposed convolution whose kernel is turned round and whose channel axes are exchanged; with the same array as it stands the values differ. | 1.10 |
 # | CP-07 | kernel dilation expands the reach by a factor, same parameters | **corrected.** The distance of first and last tap grows by the factor d, the span is d(k-1)+1, less than d k. The number of parameters is unchanged. | 1.3, 1.4 |
-# | CP-08 | `nnx.Conv` needs three positional arguments | **holds if.** The keyword rngs, which has no default, must be given too. | `test_cp_08_three_positional_arguments_are_not_all` |
-# | CP-09 | the length of `kernel_size` is the number of axes | **holds.** An int counts as one axis. | `test_cp_11_three_shapes_and_which_kernel_sizes`, 1.14 |
-# | CP-10 | time and three coordinates: four axes | **holds.** JAX, flax and ckutils take four axes; torch's own functions end at three. | 1.14, `test_flax_nnx_conv_with_four_axes_and_input_dilation` |
-# | CP-11 | 3 to 4 channels keep (32, 32), with 0, 1, 2 batch axes | **holds if.** All three shapes hold for kernel sizes of two entries. With an int they hold too, but the rows are then a batch and do not meet; with three entries the first call fails. | `test_cp_11_three_shapes_and_which_kernel_sizes` |
-# | CP-12 | the default SAME keeps the size | **holds if.** SAME is the default. It keeps the size at stride 1; at stride s it gives ceil(n/s). | 1.5, `test_cp_12_same_is_the_default_and_keeps_sizes_at_stride_one` |
-# | CP-13 | the last axis is the channel, it must match | **holds** | `test_cp_13_a_wrong_channel_count_is_refused` |
-# | CP-14 | valid: $k - 1$ less | **holds if.** k-1 less at stride 1 and dilation 1; in general (1.10). | 1.4, `tests/test_arithmetic_sizes.py::test_same_keeps_the_size_only_at_stride_one` |
-# | CP-15 | (128, 100, 3) to (128, 96, 4) | **holds.** The axis of 128 is a batch, that of 100 is space. | `test_cp_15_20_22_worked_shapes` |
-# | CP-16 | a list of ints or pairs | **holds** | `test_cp_16_ints_and_pairs` |
+# | CP-08 | `nnx.Conv` needs three positional arguments | **holds if.** The keyword rngs, which has no default, must be given too. | `-k cp_08` |
+# | CP-09 | the length of `kernel_size` is the number of axes | **holds.** An int counts as one axis. | `-k cp_11`, 1.14 |
+# | CP-10 | time and three coordinates: four axes | **holds.** JAX, flax and ckutils take four axes; torch's own functions end at three. | 1.14, `-k four_axes` |
+# | CP-11 | 3 to 4 channels keep (32, 32), with 0, 1, 2 batch axes | **holds if.** All three shapes hold for kernel sizes of two entries. With an int they hold too, but the rows are then a batch and do not meet; with three entries the first call fails. | `-k cp_11` |
+# | CP-12 | the default SAME keeps the size | **holds if.** SAME is the default. It keeps the size at stride 1; at stride s it gives ceil(n/s). | 1.5, `-k cp_12` |
+# | CP-13 | the last axis is the channel, it must match | **holds** | `-k cp_13` |
+# | CP-14 | valid: $k - 1$ less | **holds if.** k-1 less at stride 1 and dilation 1; in general (1.10). | 1.4, `-k keeps_the_size` |
+# | CP-15 | (128, 100, 3) to (128, 96, 4) | **holds.** The axis of 128 is a batch, that of 100 is space. | `-k cp_15` |
+# | CP-16 | a list of ints or pairs | **holds** | `-k cp_16` |
 # | CP-17 | pairs allow causal convolution | **holds** | 1.7 |
 # | CP-18 | CIRCULAR is a torus | **holds** | 1.6 |
 # | CP-19 | REFLECT is a mirror on the boundary | **holds if.** The mirror stands on the last entry, which is not repeated (NumPy's reflect, not its symmetric). | 1.6 |
-# | CP-20 | (224, 5) to (212, 6) with dilation 2 | **holds** | `test_cp_15_20_22_worked_shapes` |
+# | CP-20 | (224, 5) to (212, 6) with dilation 2 | **holds** | `-k cp_15` |
 # | CP-21 | the output drops by $(k-1)d$ | **holds if.** On each axis, at stride 1 and without padding. The count of zeros is for one axis: a 3 by 3 kernel with d = 2 gets 16. | 1.4 |
-# | CP-22 | (224, 5) to (441, 6) with input dilation 2 | **holds** | `test_cp_15_20_22_worked_shapes` |
-# | CP-23 | no string padding with input dilation | holds. flax refuses every name. Here valid and causal are allowed, because for them it is clear what is meant. | `test_cp_23_no_string_goes_with_an_input_dilation`, 1.14 |
-# | CP-24 | $T + (T-1)(d-1) + \text{pad} - k + 1$ | **holds if.** At stride 1 and kernel dilation 1, with pad the sum of both sides. | `tests/test_arithmetic_sizes.py::test_input_dilation_adds_steps_not_a_factor` |
-# | CP-25 | the first listing runs | **does not hold.** The listing as printed calls a layer that it never makes: a NameError. With nnx imported and layer = nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0)) the shapes are as stated. | `test_cp_25_the_first_listing_lacks_its_layer` |
-# | CP-27 | CAUSAL is $(d(k-1), 0)$ | **holds if.** On one axis. On two or more flax refuses the name; ckutils pads in front of each axis. | 1.7, `test_cp_27_causal_is_a_pair_on_one_axis` |
+# | CP-22 | (224, 5) to (441, 6) with input dilation 2 | **holds** | `-k cp_15` |
+# | CP-23 | no string padding with input dilation | holds. flax refuses every name. Here valid and causal are allowed, because for them it is clear what is meant. | `-k cp_23`, 1.14 |
+# | CP-24 | $T + (T-1)(d-1) + \text{pad} - k + 1$ | **holds if.** At stride 1 and kernel dilation 1, with pad the sum of both sides. | `-k adds_steps` |
+# | CP-25 | the first listing runs | **does not hold.** The listing as printed calls a layer that it never makes: a NameError. With nnx imported and layer = nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0)) the shapes are as stated. | `-k cp_25` |
+# | CP-27 | CAUSAL is $(d(k-1), 0)$ | **holds if.** On one axis. On two or more flax refuses the name; ckutils pads in front of each axis. | 1.7, `-k cp_27` |
 # | GD-05 | convolution flips, correlation does not | **holds.** On every axis. | 1.2 |
 # | GD-06 | $(N, C, H, W)$ read as $(\dots, x, y)$ | **corrected.** H counts rows, the y direction, and W columns; filters are $(C_{out}, C_{in}/g, \text{rows}, \text{columns})$. | 1.2 |
 # | GD-07 | sums over channels, filter as deep as the input | **holds if.** With one group. With g groups each filter is $C_{in}/g$ deep and sums over its group only. | 1.2 |

@@ -90,7 +90,10 @@ def execute(path: Path) -> Path:
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number:03d}"  # random ids would change at every run
     NotebookClient(
-        notebook, timeout=600, resources={"metadata": {"path": str(path.parent)}}
+        notebook,
+        timeout=600,
+        coalesce_streams=True,  # else one print may be stored, and shown, in pieces
+        resources={"metadata": {"path": str(path.parent)}},
     ).execute()
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
