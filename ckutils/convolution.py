@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.nn import functional as F
 
 from ckutils.arithmetic import (
@@ -90,7 +91,8 @@ def conv(
     ints = (
         type(stride) is type(padding) is type(dilation) is type(input_dilation) is int
     )
-    strides, pads, dilations, spread, out = (_known_plan if ints else _plan)(
+    plan = _known_plan if ints and not is_compiling() else _plan
+    strides, pads, dilations, spread, out = plan(
         weight.shape[2:], x.shape[-axes:], stride, padding, dilation, input_dilation
     )
     batch = x.shape[: -axes - 1]

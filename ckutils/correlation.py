@@ -9,6 +9,11 @@ from torch.nn import functional as F
 from ckutils.checks import check_choice, check_same
 
 MODES = ("full", "same", "valid")
+LIBRARIES = ("numpy", "torch", "cupy")
+DTYPES = (
+    "float16", "float32", "float64", "complex64", "complex128",
+    "int8", "int16", "int32", "int64", "uint8",
+)  # fmt: skip
 
 
 def correlate2d(image, kernel, mode: str = "valid"):
@@ -21,8 +26,8 @@ def correlate2d(image, kernel, mode: str = "valid"):
 
     Args:
         image: (H, W), kernel: (h, w): NumPy arrays, torch tensors or CuPy arrays, both
-            of one library, device and dtype: floats, complex numbers, or integers,
-            which stay integers and wrap as theirs do.
+            of one library, device and dtype: floats, complex numbers, or integers
+            (uint8 or signed), which stay integers and wrap as theirs do.
         mode: "full" every overlap, (H + h - 1, W + w - 1); "same" as the image,
             starting h // 2, w // 2 into the full result; "valid" only whole overlaps,
             (H - h + 1, W - w + 1), or (h - H + 1, w - W + 1) if the kernel is larger:
@@ -37,10 +42,10 @@ def correlate2d(image, kernel, mode: str = "valid"):
     check_choice(MODES, mode=mode)
     x, w = _tensor(image, "image"), _tensor(kernel, "kernel")
     check_same(image=x, kernel=w)
-    if type(image) is not type(kernel):
+    if _library(image) != _library(kernel):
         raise ValueError(
-            f"kernel must come from the library of image, {type(image)}, "
-            f"got {type(kernel)}"
+            f"kernel must come from the library of image, {_library(image)}, "
+            f"got {_library(kernel)}"
         )
     (H, W), (h, w_) = x.shape, w.shape
     if mode == "valid" and (h > H or w_ > W):
@@ -73,27 +78,35 @@ def _correlate2d(x: Tensor, w: Tensor, padding) -> Tensor:
 
 def _tensor(array, name: str) -> Tensor:
     """An array of NumPy, torch or CuPy with two axes as a tensor on its device."""
-    if not isinstance(array, Tensor):
-        if not hasattr(array, "__dlpack__"):
-            raise ValueError(
-                f"{name} must be an array of NumPy, torch or CuPy, got {type(array)}"
-            )
-        # copies lose negative strides, which torch does not have, and read-only flags
-        array = torch.from_dlpack(array.copy(order="C"))
+    if _library(array) is None:
+        raise ValueError(
+            f"{name} must be an array of NumPy, torch or CuPy, got {type(array)}"
+        )
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(
             f"{name} must have two axes and be not empty, got {tuple(array.shape)}"
         )
-    if array.dtype == torch.bool:
-        raise ValueError(f"{name} must hold numbers, got {array.dtype}")
-    return array
+    if str(array.dtype).removeprefix("torch.") not in DTYPES:
+        raise ValueError(
+            f"{name} must hold numbers, one of {', '.join(DTYPES)}, got {array.dtype}"
+        )
+    if isinstance(array, Tensor):
+        return array
+    # copies lose negative strides, which torch does not have, and read-only flags
+    return torch.from_dlpack(array.copy(order="C"))
+
+
+def _library(array) -> str | None:
+    """The library that an array, or the class it derives from, belongs to."""
+    roots = (kind.__module__.partition(".")[0] for kind in type(array).__mro__)
+    return next((root for root in roots if root in LIBRARIES), None)
 
 
 def _back(y: Tensor, like):
     """y as an array of the library of `like`."""
     if isinstance(like, Tensor):
         return y
-    if type(like).__module__.partition(".")[0] == "numpy":
+    if _library(like) == "numpy":
         return y.contiguous().numpy()
     import cupy
 

@@ -757,6 +757,14 @@ def test_correlate2d_reads_flipped_views_and_integers_wrap():
     assert wrapped.tolist() == [[144]]  # 400 mod 256
 
 
+def test_correlate2d_takes_classes_derived_from_an_array():
+    parameter = torch.nn.Parameter(whole(2, 2))
+    image = whole(4, 5)
+    got = correlate2d(image, parameter)
+    assert torch.equal(got, conv(image[None], parameter[None, None])[0])
+    assert got.requires_grad
+
+
 def test_correlate2d_has_gradients():
     inputs = draw(4, 5).requires_grad_(), draw(2, 3).requires_grad_()
     assert gradcheck(lambda *args: correlate2d(*args, "same"), inputs)
@@ -833,8 +841,10 @@ ERRORS = [
     (lambda: correlate2d(IMAGE, IMAGE.numpy()), "kernel must come from the library of"),
     (lambda: correlate2d(IMAGE[0], IMAGE), r"image must have two axes and be not empt"),
     (lambda: correlate2d(IMAGE, IMAGE[:0]), r"kernel must have two axes and be not"),
-    (lambda: correlate2d(IMAGE > 0, IMAGE > 0), "image must hold numbers, got torch.b"),
+    (lambda: correlate2d(IMAGE > 0, IMAGE > 0), "image must hold numbers, one of flo"),
     (lambda: correlate2d([[1.0]], IMAGE), "image must be an array of NumPy, torch or"),
+    (lambda: correlate2d(IMAGE.numpy().astype("uint16"), IMAGE), "got uint16"),
+    (lambda: correlate2d(np.array([["a"]]), IMAGE), "image must hold numbers, one of"),
     (lambda: correlate2d(torch.ones(2, 5), torch.ones(3, 3)), "on one axis only where"),
 ]  # fmt: skip
 
