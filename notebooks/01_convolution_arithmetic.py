@@ -934,7 +934,7 @@ for ax, (s, matrix) in zip(axes, matrices.items(), strict=True):
     _ = heatmap(ax, matrix, cmap="Blues")
     _ = ax.set(xlabel="input pixel", ylabel="output pixel")
     _ = ax.set_title(f"stride {s}: {len(matrix)} by 36")
-    _ = ax.set(xticks=range(0, 36, 6), yticks=range(0, len(matrix), 4 if s == 1 else 1))
+    _ = ax.set(xticks=range(0, 36, 6), yticks=range(0, len(matrix), 4 if s == 1 else 3))
     _ = ax.vlines(np.arange(5.5, 35, 6), -0.5, len(matrix) - 0.5, "#9a9a9a", lw=0.7)
 print(digest(stride_1=matrices[1], stride_2=matrices[2]))
 
