@@ -755,10 +755,10 @@ print("photograph:", tuple(picture.shape), "->", tuple(pool(picture).shape))
 # x[c,\; s\,t + d\,j - p] \;\mathrel{+}=\; w[o, c, j]\; y[o, t] \quad \text{for all } o, t, j \tag{1.18}
 # $$
 #
-# This is the map with
+# Write $\operatorname{conv}^{\top}$ for this map (`conv_transpose` in code). It is the one with
 #
 # $$
-# \langle \operatorname{conv}(x, w),\, y \rangle = \langle x,\, \operatorname{conv\_transpose}(y, w) \rangle \quad \text{for all } x, y, \tag{1.19}
+# \langle \operatorname{conv}(x, w),\, y \rangle = \langle x,\, \operatorname{conv}^{\top}(y, w) \rangle \quad \text{for all } x, y, \tag{1.19}
 # $$
 #
 # the adjoint of the convolution with the *same* weight, and therefore also its gradient with respect to the input.
@@ -818,9 +818,10 @@ for s in (1, 2):
 # **As a convolution.** Spreading $y$ by the stride turns the scatter into a convolution at stride 1. The kernel is turned round and its two channel axes change places:
 #
 # $$
-# \operatorname{conv\_transpose}(y, w;\, s, p, a) = \operatorname{conv}\big(y^{(s)},\, \bar w;\ \text{padding } (K-1-p,\; K-1-p+a)\big), \qquad \bar w[c, o, j] = w[o, c, k-1-j] \tag{1.20}
+# \operatorname{conv}^{\top}(y, w;\, s, p, a) = \operatorname{conv}\big(y^{(s)},\, \bar w;\ \text{pads } (K-1-p,\; K-1-p+a)\big) \tag{1.20}
 # $$
 #
+# with $\bar w[c, o, j] = w[o, c, k-1-j]$.
 # So an input-dilated convolution *is* a transposed one, with other letters for the weight. Half the literature says "fractionally strided" for this reason; libraries skip the products with the inserted zeros.
 
 # %%
@@ -862,10 +863,10 @@ for a in (0, 1, 2):
 # Write every window of the signal as a column. Windows of two over (0, 1, 2, 3) give the columns (0, 1), (1, 2), (2, 3), and a convolution is a row of weights times that matrix:
 #
 # $$
-# C[(c, j),\, t] = \tilde x[c,\; s\,t + d\,j - p], \qquad y = W C \quad \text{with } W = w \text{ flattened to } (C_{out},\; C_{in} k) \tag{1.21}
+# C[(c, j),\, t] = \tilde x[c,\; s\,t + d\,j - p], \qquad y = W C \tag{1.21}
 # $$
 #
-# That is *im2col*: one large matrix product in place of many small sums, paid for with $k^2/s^2$ copies of an image. It is exact, for any number of axes, and for the padding of the torus too:
+# with $W$ the weight flattened to a matrix, $C_{out}$ by $C_{in} k$. That is *im2col*: one large matrix product in place of many small sums, paid for with $k^2/s^2$ copies of an image. It is exact, for any number of axes, and for the padding of the torus too:
 
 # %%
 from ckutils.convolution import col2im, im2col
@@ -882,8 +883,8 @@ for knobs in (
 ):
     columns = im2col(picture, (3, 5), **knobs)
     y = conv(picture, weight, **knobs)
-    product_ = (weight.flatten(1) @ columns).reshape(y.shape)
-    agree(f"matrix product, {knobs}", product_, y, tol=1e-11)
+    flat = (weight.flatten(1) @ columns).reshape(y.shape)
+    agree(f"matrix product, {knobs}", flat, y, tol=1e-11)
 full = im2col(picture, (3, 3), padding=1)
 print("3 x 3 windows at stride 1 hold", full.numel() // picture.numel(), "pictures")
 
@@ -998,8 +999,9 @@ for s, k in product((1, 2, 3, 4), range(1, 9)):
     if k >= s:  # a shorter kernel leaves holes
         sums = polyphase(torch.ones(k), s)
         ratio[s - 1, k - 1] = sums.max() / sums.min()
-uneven = [(k, s) for s, k in product((2, 3, 4), range(1, 9)) if ratio[s - 1, k - 1] > 1]
-print("uneven for (k, s) =", uneven)
+for s in (2, 3, 4):
+    uneven = [k for k in range(s, 9) if ratio[s - 1, k - 1] > 1]
+    print(f"stride {s}: uneven for kernel sizes {uneven}")
 
 # %% mystnb={"image": {"alt": "Left and middle: overlap counts of a transposed convolution of ones with stride 2. Kernel 3 gives a checkerboard of 4, 2 and 1; kernel 4 gives a constant 4 inside with a thinner rim. Right: ratio of largest to smallest overlap for kernel sizes 1 to 8 and strides 1 to 4."}}
 fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.6), width_ratios=(1, 1, 1.35))
@@ -1115,7 +1117,7 @@ for mode in ("nearest", "bilinear"):
 # Let $g = \partial L / \partial y$. Differentiating (1.8) with respect to the input gives the scatter (1.18), so
 #
 # $$
-# \frac{\partial L}{\partial x} = \operatorname{conv\_transpose}(g, w;\; s, p, d, a), \qquad a = (n + 2p - K) \bmod s \tag{1.26}
+# \frac{\partial L}{\partial x} = \operatorname{conv}^{\top}(g, w;\; s, p, d, a), \qquad a = (n + 2p - K) \bmod s \tag{1.26}
 # $$
 #
 # and with respect to the weight it gives a correlation of $x$ with $g$, in which stride and dilation have *changed places*:
@@ -1385,7 +1387,7 @@ agree("exercise 5", long, short.roll((12 - 1) // 2), tol=1e-12)
 # | CP-20 | (224, 5) to (212, 6) with dilation 2 | **holds** | `-k cp_15` |
 # | CP-21 | the output drops by $(k-1)d$ | **holds if.** On each axis, at stride 1 and without padding. The count of zeros is for one axis: a 3 by 3 kernel with d = 2 gets 16. | 1.4 |
 # | CP-22 | (224, 5) to (441, 6) with input dilation 2 | **holds** | `-k cp_15` |
-# | CP-23 | no string padding with input dilation | holds. flax refuses every name. Here valid and causal are allowed, because for them it is clear what is meant. | `-k cp_23`, 1.14 |
+# | CP-23 | no string padding with input dilation | **holds.** flax refuses every name. Here valid and causal are allowed, because for them it is clear what is meant. | `-k cp_23`, 1.14 |
 # | CP-24 | $T + (T-1)(d-1) + \text{pad} - k + 1$ | **holds if.** At stride 1 and kernel dilation 1, with pad the sum of both sides. | `-k adds_steps` |
 # | CP-25 | the first listing runs | **does not hold.** The listing as printed calls a layer that it never makes: a NameError. With nnx imported and layer = nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0)) the shapes are as stated. | `-k cp_25` |
 # | CP-27 | CAUSAL is $(d(k-1), 0)$ | **holds if.** On one axis. On two or more flax refuses the name; ckutils pads in front of each axis. | 1.7, `-k cp_27` |
