@@ -125,7 +125,8 @@ class CausalSequential(nn.Sequential):
 
     Chapter 1, eq. (1.52). A member streams if it has `initial_state` and `step`
     (CausalConv1d, TemporalBlock, TCN, a chain of these) or treats every step by itself
-    (activations, dropout, StepNorm, batch normalisation in evaluation mode).
+    (activations, dropout, StepNorm, batch normalisation in evaluation mode, a module
+    of your own that says so with an attribute `pointwise = True`).
 
     >>> net = CausalSequential(CausalConv1d(1, 1, 2, stride=2), nn.ReLU())
     >>> y, state = net.step(torch.zeros(1, 1, 3), net.initial_state(1))
@@ -161,6 +162,7 @@ class CausalSequential(nn.Sequential):
 def _check_streams(member: nn.Module) -> None:
     fixed = isinstance(member, nn.BatchNorm1d) and not member.training
     alone = isinstance(member, (*POINTWISE, StepNorm))
+    alone = alone or getattr(member, "pointwise", False)
     if not (fixed or alone or hasattr(member, "step")):
         raise ValueError(
             f"{type(member).__name__} cannot stream: it mixes time steps"

@@ -152,6 +152,26 @@ def test_what_cannot_stream_says_so():
         model.train().step(torch.zeros(1, 2, 4), state)
 
 
+def test_a_module_may_say_that_it_is_pointwise():
+    class Square(nn.Module):
+        pointwise = True
+
+        def forward(self, x):
+            return x**2
+
+    class Cumulative(nn.Module):
+        def forward(self, x):
+            return x.cumsum(-1)
+
+    model = seeded(lambda: CausalSequential(CausalConv1d(2, 3, 4, stride=2), Square()))
+    x = draw(1, 2, 15)
+    with torch.no_grad():
+        got = in_chunks(model, x, [1, 6, 13])
+        torch.testing.assert_close(got, model(x), rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match="Cumulative cannot stream"):
+        CausalSequential(Cumulative()).initial_state(1)
+
+
 def test_chunks_must_fit_the_state():
     layer = CausalConv1d(2, 3, 4)
     state = layer.initial_state(1)

@@ -76,19 +76,25 @@ def test_the_schedule_multiplies_the_rate():
     assert sgd.param_groups[0]["lr"] == 0.25 * 0.25
 
 
-def test_a_seed_decides_the_run_and_the_callers_generator_is_left_alone():
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_seed_decides_the_order_and_the_masks(dropout):
     x, labels = blobs()
     runs = []
-    for seed in (3, 3, 4):
-        model = small(dropout=0.5)
-        torch.manual_seed(99)
+    for outside, (seed, size) in enumerate(
+        [(3, 16), (3, 16), (4, 16), (3, 60), (4, 60)]
+    ):
+        model = small(dropout)
+        torch.manual_seed(outside)  # the caller's state neither matters nor changes
         before = torch.get_rng_state()
         runs.append(fit(model, nn.CrossEntropyLoss(), x, labels, epochs=2, seed=seed,
-                        batch_size=16).losses)  # fmt: skip
+                        batch_size=size).losses)  # fmt: skip
         assert torch.equal(torch.get_rng_state(), before)
-        torch.manual_seed(7)  # a different outside state must not matter
     assert runs[0] == runs[1]
     assert runs[0] != runs[2]
+    if dropout == 0:  # one batch of all: the order is only that of a sum
+        assert runs[3] == pytest.approx(runs[4], rel=1e-5)
+    else:
+        assert runs[3] != pytest.approx(runs[4], rel=1e-3)
 
 
 def test_it_learns_and_reports():
