@@ -417,7 +417,7 @@ def conv_weights(
 ) -> int:
     """Parameters of one convolution: prod(kernel) C_in C_out / groups (+ C_out).
 
-    Chapter 1, eq. (1.34).
+    Chapter 1, eq. (1.35).
 
     Args:
         in_channels, out_channels: multiples of `groups`.
@@ -445,7 +445,7 @@ def conv_weights(
 def count_parameters(block: str, **options) -> int:
     """How many trainable numbers a block holds, from its options alone.
 
-    Chapter 1, eq. (1.34). Equal to the sum of numel() over the module of the same
+    Chapter 1, eq. (1.35). Equal to the sum of numel() over the module of the same
     options in `ckutils.blocks`.
 
     Args:
@@ -468,7 +468,7 @@ def count_parameters(block: str, **options) -> int:
 def count_macs(block: str, size, **options) -> int:
     """How many multiply-adds a block needs for one sample with `size` positions.
 
-    Chapter 1, eq. (1.35): an output value of a convolution costs prod(kernel) C_in /
+    Chapter 1, eq. (1.36): an output value of a convolution costs prod(kernel) C_in /
     groups. A library that counts floating-point operations reports twice as many.
 
     Args:
@@ -486,7 +486,7 @@ def count_macs(block: str, size, **options) -> int:
 def count_cost(block: str, size, **options) -> Cost:
     """Parameters, multiply-adds, activations and output size of a block.
 
-    Chapter 1, eq. (1.34) to (1.36). Arguments and errors: `count_macs`.
+    Chapter 1, eq. (1.35) to (1.37). Arguments and errors: `count_macs`.
 
     >>> count_cost("residual", (8, 8), in_channels=2, out_channels=4, stride=2)
     Cost(parameters=240, macs=3584, activations=192, output_size=(4, 4))
@@ -515,7 +515,7 @@ def count_cost(block: str, size, **options) -> Cost:
 def network_cost(layers: Iterable[tuple[str, dict]], size) -> Cost:
     """The cost of blocks in a chain, each fed with the output size of the one before.
 
-    Chapter 1, eq. (1.36).
+    Chapter 1, eq. (1.37).
 
     Args:
         layers: (block, options) each; "linear" after the last spatial block sees a flat

@@ -108,7 +108,7 @@ INCEPTION_3A = InceptionWidths(64, 96, 128, 16, 32, 32)
 class Inception(nn.Module):
     """1x1, 3x3, 5x5 and a 3x3 maximum side by side, concatenated.
 
-    Chapter 1, section 1.23; source: C. Szegedy et al., arXiv:1409.4842, figure 2. Each
+    Chapter 1, section 1.24; source: C. Szegedy et al., arXiv:1409.4842, figure 2. Each
     convolution is followed by ReLU.
 
     Args:
@@ -154,7 +154,7 @@ class Inception(nn.Module):
 class Residual(nn.Module):
     """y = F(x) + x, F two convolutions; the shortcut is 1x1 where the shapes differ.
 
-    Chapter 1, eq. (1.45). Sources: K. He et al., arXiv:1512.03385 ("post": activation
+    Chapter 1, eq. (1.48). Sources: K. He et al., arXiv:1512.03385 ("post": activation
     after the sum) and arXiv:1603.05027 ("pre": before each convolution, so that the
     sum itself is the output).
 
@@ -209,7 +209,7 @@ class Residual(nn.Module):
 class Highway(nn.Module):
     """y = H(x) T(x) + x (1 - T(x)): a gate T in (0, 1) mixes H(x) with x itself.
 
-    Chapter 1, eq. (1.46). H is a convolution with ReLU, T one with a sigmoid. Source:
+    Chapter 1, eq. (1.49). H is a convolution with ReLU, T one with a sigmoid. Source:
     R. K. Srivastava, K. Greff, J. Schmidhuber, arXiv:1505.00387.
 
     Args:

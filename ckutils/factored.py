@@ -17,7 +17,7 @@ CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 def kernel_rank(kernel, *, tol: float | None = None) -> int:
     """Rank of a kernel (h, w): how many column-times-row products add up to it.
 
-    Chapter 1, eq. (1.38). Rank 1 is a spatially separable kernel, rank 0 is zero.
+    Chapter 1, eq. (1.41). Rank 1 is a spatially separable kernel, rank 0 is zero.
 
     Args:
         kernel: (h, w), anything torch.as_tensor takes.
@@ -40,7 +40,7 @@ def kernel_rank(kernel, *, tol: float | None = None) -> int:
 def separate(kernel) -> tuple[Tensor, Tensor, float]:
     """The column and row whose product is nearest to a kernel, and how near.
 
-    Chapter 1, eq. (1.39). The nearest in the Frobenius norm is the first term of the
+    Chapter 1, eq. (1.41). The nearest in the Frobenius norm is the first term of the
     singular value decomposition (Eckart and Young, 1936).
 
     Args:
@@ -79,7 +79,7 @@ def _matrix(kernel) -> Tensor:
 def grouped_conv_ref(x: Tensor, weight: Tensor, *, groups: int) -> Tensor:
     """Grouped convolution as it is defined: split, convolve, concatenate.
 
-    Chapter 1, eq. (1.41). Group i maps the i-th of `groups` equal slices of the input
+    Chapter 1, eq. (1.42). Group i maps the i-th of `groups` equal slices of the input
     channels to the i-th slice of the output channels.
 
     Args:
@@ -100,7 +100,7 @@ def grouped_conv_ref(x: Tensor, weight: Tensor, *, groups: int) -> Tensor:
 def block_diagonal(weight: Tensor, *, groups: int) -> Tensor:
     """The dense weight that does what a grouped one does; zeros off the blocks.
 
-    Chapter 1, eq. (1.42).
+    Chapter 1, eq. (1.43).
 
     Args:
         weight: (c_out, c_in / groups, *kernel), any dtype.
@@ -123,7 +123,7 @@ def block_diagonal(weight: Tensor, *, groups: int) -> Tensor:
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     """Deal the channels like cards: channel (i, j) of (groups, c / groups) to (j, i).
 
-    Chapter 1, eq. (1.43). Source: X. Zhang et al., ShuffleNet, arXiv:1707.01083,
+    Chapter 1, eq. (1.44). Source: X. Zhang et al., ShuffleNet, arXiv:1707.01083,
     figure 1. Dealing with c / groups afterwards puts them back.
 
     Args:
@@ -149,7 +149,7 @@ def check_groups(groups: int, **channels: int) -> None:
 class PointwiseGrouped(nn.Sequential):
     """A 1x1 convolution in groups, then a channel shuffle if asked for.
 
-    Chapter 1, eq. (1.43). Source: ShuffleNet, as `channel_shuffle`.
+    Chapter 1, eq. (1.42) and (1.44). Source: ShuffleNet, as `channel_shuffle`.
 
     Args:
         in_channels, out_channels: multiples of `groups`.
@@ -180,7 +180,7 @@ class PointwiseGrouped(nn.Sequential):
 class SpatiallySeparable(nn.Sequential):
     """A convolution by columns (kh, 1), then one by rows (1, kw), nothing between.
 
-    Chapter 1, eq. (1.37). With one channel it is exactly a kernel of rank 1; through
+    Chapter 1, eq. (1.40). With one channel it is exactly a kernel of rank 1; through
     m middle channels each dense kernel is a sum of m column-row products.
 
     Args:
@@ -220,7 +220,7 @@ class SpatiallySeparable(nn.Sequential):
 class DepthwiseSeparable(nn.Sequential):
     """Each channel by its own kernel, then 1x1 across the channels; no activation.
 
-    Chapter 1, eq. (1.40). MobileNet (arXiv:1704.04861) puts normalisation and ReLU
+    Chapter 1, eq. (1.45). MobileNet (arXiv:1704.04861) puts normalisation and ReLU
     after each of the two; Xception (arXiv:1610.02357) has none between them, and
     Inception's idea in its extreme form has the 1x1 first.
 
@@ -268,7 +268,7 @@ class DepthwiseSeparable(nn.Sequential):
 class Flattened(nn.Sequential):
     """A filter as an outer product of three vectors: channels, rows, columns.
 
-    Chapter 1, eq. (1.44). Source: J. Jin, A. Dundar, E. Culurciello, "Flattened
+    Chapter 1, eq. (1.46). Source: J. Jin, A. Dundar, E. Culurciello, "Flattened
     convolutional neural networks for feedforward acceleration", arXiv:1412.5474.
 
     Args:

@@ -27,7 +27,7 @@ class StreamState(NamedTuple):
 class CausalConv1d(nn.Conv1d):
     """y[j] = bias + sum_i weight[i] x[s j - d (k - 1 - i)], x being 0 before its start.
 
-    Chapter 1, eq. (1.50). weight[k - 1] multiplies the present sample, as in torch;
+    Chapter 1, eq. (1.52). weight[k - 1] multiplies the present sample, as in torch;
     output j belongs to time s j, so t inputs give ceil(t / s) outputs.
 
     Args:
@@ -99,7 +99,7 @@ def _check_chunk(x: Tensor, buffer: Tensor) -> None:
 class StepNorm(nn.LayerNorm):
     """Normalise the channels of each time step by themselves; sees no other step.
 
-    Chapter 1, eq. (1.53). (b, c, t) -> (b, c, t), a scale and a shift a channel.
+    Chapter 1, eq. (1.54). (b, c, t) -> (b, c, t), a scale and a shift a channel.
 
     >>> StepNorm(2)(torch.tensor([[[1., 5.], [3., 1.]]])).round()
     tensor([[[-1.,  1.],
@@ -123,7 +123,7 @@ POINTWISE = nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Dropout, nn.Ident
 class CausalSequential(nn.Sequential):
     """Modules in a chain that can also run chunk by chunk.
 
-    Chapter 1, eq. (1.52). A member streams if it has `initial_state` and `step`
+    Chapter 1, eq. (1.55). A member streams if it has `initial_state` and `step`
     (CausalConv1d, TemporalBlock, TCN, a chain of these) or treats every step by itself
     (activations, dropout, StepNorm, batch normalisation in evaluation mode, a module
     of your own that says so with an attribute `pointwise = True`).
@@ -173,7 +173,7 @@ def _check_streams(member: nn.Module) -> None:
 class TemporalBlock(nn.Module):
     """y = relu(F(x) + x), F = (causal convolution, norm, relu, dropout) twice.
 
-    Chapter 1, eq. (1.51). x passes a 1x1 convolution if the channels differ. Source:
+    Chapter 1, eq. (1.53). x passes a 1x1 convolution if the channels differ. Source:
     S. Bai, J. Z. Kolter, V. Koltun, arXiv:1803.01271, figure 1; there the
     convolutions carry weight normalisation, another parametrisation of these layers.
 
@@ -224,8 +224,8 @@ class TemporalBlock(nn.Module):
 class TCN(CausalSequential):
     """Temporal blocks with dilations 1, 2, 4, ..., then a 1x1 convolution.
 
-    Chapter 1, eq. (1.51). Output t depends on inputs t - reach, ..., t with
-    reach = 2 (kernel_size - 1) (2^levels - 1), eq. (1.54), given a causal norm.
+    Chapter 1, eq. (1.53). Output t depends on inputs t - reach, ..., t with
+    reach = 2 (kernel_size - 1) (2^levels - 1), eq. (1.34), given a causal norm.
 
     Args:
         in_channels: channels of the signal.

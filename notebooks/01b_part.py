@@ -4,13 +4,6 @@
 #   colab:
 #     gpuType: T4
 #     provenance: []
-#   jupytext:
-#     notebook_metadata_filter: accelerator,colab
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#       format_version: '1.3'
-#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -58,6 +51,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+# %%
 from ckutils.arithmetic import (
     count_cost,
     count_macs,
@@ -66,6 +60,15 @@ from ckutils.arithmetic import (
     receptive_field,
     receptive_set,
 )
+from ckutils.checks import agree, digest, source
+from ckutils.convolution import conv
+from ckutils.datasets import fashion_mnist_small, photo, spoken_digits
+from ckutils.plotting import COLOURS, DIVERGING, heatmap, use_style
+from ckutils.training import accuracy, count_weights, fit, predict
+
+use_style()
+
+# %%
 from ckutils.blocks import (
     INCEPTION_3A,
     TCN,
@@ -84,13 +87,6 @@ from ckutils.blocks import (
     kernel_rank,
     separate,
 )
-from ckutils.checks import agree, digest, source
-from ckutils.convolution import conv
-from ckutils.datasets import fashion_mnist_small, photo, spoken_digits
-from ckutils.plotting import COLOURS, DIVERGING, heatmap, use_style
-from ckutils.training import accuracy, count_weights, fit, predict
-
-use_style()
 
 # %% [markdown]
 # ## 1.15 ★ What does one output see?
@@ -241,7 +237,7 @@ for name, (model, chain) in blocks_seen.items():
     with torch.no_grad():
         _ = [p.abs_().add_(0.1) for p in model.parameters()]  # no two paths cancel
     x, at = torch.ones(1, 1, *(40,) * axes, requires_grad=True), 35 if axes == 1 else 9
-    model.eval()(x)[(0, 0, *(at,) * axes)].backward()
+    model.eval()(x)[(0, slice(None), *(at,) * axes)].sum().backward()
     seen = (x.grad.reshape(40, -1) != 0).any(1).nonzero().flatten().tolist()
     offset = at * receptive_field(chain).jump
     agree(name, seen, [offset + i for i in receptive_set(chain)], tol=0)
@@ -374,30 +370,34 @@ print(f"eq. (1.37): {cost.parameters + cost.activations:,} numbers")
 
 
 # %%
-class Counted:
-    """A number that counts multiplications and additions."""
+done = {"multiplications": 0, "additions": 0}
 
-    done = {"mul": 0, "add": 0}  # noqa: RUF012
+
+class Counted:
+    """A number that counts what is done to it."""
 
     def __mul__(self, other):
-        self.done["mul"] += 1
+        done["multiplications"] += 1
         return self
 
     def __add__(self, other):
-        self.done["add"] += 1
+        done["additions"] += 1
         return self
 
 
+# %%
 def instrumented(size, k, c_in, c_out, groups=1):
     """One convolution with bias on counted numbers: (multiplications, additions)."""
-    Counted.done = {"mul": 0, "add": 0}
+    done.update(multiplications=0, additions=0)
     one, taps = Counted(), (c_in // groups) * k * k
     for _value in range(c_out * (size - k + 1) ** 2):
         total = one  # the bias
         for _tap in range(taps):
             total = total + one * one
-    return Counted.done["mul"], Counted.done["add"]
+    return tuple(done.values())
 
+
+print("3x3, 1 to 1 channel, 3x3 image:", instrumented(3, 3, 1, 1))
 
 # %% [markdown]
 # Formula, counting loop and torch's counter for four layers over a 10 x 10 image. Which bars are equal, which are twice as high?
@@ -773,7 +773,7 @@ for name, (k, g) in shapes.items():
 # %% [markdown]
 # The depthwise layer does 128 times less arithmetic and moves nearly the same bytes. On a machine that does 10 operations in the time in which
 # it fetches a byte, the dense layer is bound by arithmetic and the depthwise one by memory. What does this machine do? Peak and bandwidth are
-# measured (a matrix product, a copy), then each variant; all repetitions are interleaved, and on a GPU each is synchronised.
+# measured (the best rate of anything here, a matrix product included, and a copy), then each variant; all repetitions are interleaved, and on a GPU each is synchronised.
 
 
 # %%
@@ -799,7 +799,8 @@ jobs = {name: lambda layer=layer: layer(x) for name, layer in variants.items()}
 jobs |= {"product": lambda: square @ square, "copy": lambda: other.copy_(block)}
 with torch.inference_mode():
     seconds = timings(jobs)
-peak = 2 * 1024**3 / seconds["product"].min()
+work = flops | {"product": 2 * 1024**3}
+peak = max(count / seconds[name].min() for name, count in work.items())
 bandwidth = 2 * 4 * 8e6 / seconds["copy"].min()
 print(f"peak {peak / 1e9:.0f} Gflop/s, bandwidth {bandwidth / 1e9:.1f} GB/s", end=": ")
 print(f"balance {peak / bandwidth:.1f} flop/byte")
@@ -825,9 +826,24 @@ _ = ax.legend(loc="lower right")
 # %% [markdown]
 # On the CPU of this build the depthwise layer needs less time than the dense one, but nowhere near 128 times less (the second number of its line), and it stands
 # far to the left and far below the others: with so little reuse, neither the fetching nor the loop around nine products can be hidden.
-# The bound itself favours it less, the larger the machine's balance. From the data sheet of an A100 (19.5 Tflop/s in float32 and 1.56 TB/s, so 12.5 flop a byte), by (1.47):
-# dense at least 95 µs, depthwise at least 4.1 µs, which is 23 times less instead of 128, *computed from the data sheet, not measured*. *GPU: not measured in this build;* the cells above
-# run there as they are. Before you swap layers for speed, compute (1.47): it takes three counts, and says which of the two you would be saving.
+#
+# And the larger a machine's balance, the less can be gained at all. The bound (1.47) for machines of four balances, the dense layer's time over the depthwise layer's:
+
+# %%
+depthwise = flops["depthwise 3x3"], traffic["depthwise 3x3"]
+for balance in (1, 4, 16, 64):  # flop a byte
+    bounds = [
+        max(f / balance, b)
+        for f, b in zip(flops.values(), traffic.values(), strict=True)
+    ]
+    print(
+        f"balance {balance:2}: dense / depthwise at most {bounds[0] / bounds[3]:5.1f}"
+    )
+
+# %% [markdown]
+# Arithmetic grows faster than bandwidth from one generation of processors to the next, so the gain shrinks from 128 towards 1, which is the ratio of the bytes. A library also needs a kernel of its own
+# for this layer to come near its bound; the threads tell of years without one. *GPU: not measured in this build;* the cells above run there as they are, synchronised. Before you swap layers for
+# speed, compute (1.47): it takes three counts, and says which of the two you would be saving.
 #
 # ## 1.24 Inception: width without a blow-up
 #
@@ -1428,7 +1444,7 @@ for k, most in ((2, 3), (3, 2)):
 # | GD-35 | pointwise groups | holds: weights and work fall by $g$ | 1.21 |
 # | GD-36 | Inception widens at constant cost | corrected: at a fixed budget, by choice of widths; cost grows with width as ever | 1.24 |
 # | GD-37 | 1 x 1 before 3 x 3 and 5 x 5 avoids a blow-up | holds: 128 M instead of 303 M | 1.24 |
-# | GD-38 | residual: $F(x) + x$ | holds; the identity needs no activation after the sum, or non-negative input | 1.25 |
+# | GD-38 | residual: $F(x) + x$ | holds; with ReLU after the sum, $F = 0$ gives the identity only for non-negative input | 1.25, `test_blocks.py` |
 # | GD-39 | the identity is easier as a zero residual | holds in the experiment, at every depth and seed | 1.25 |
 # | GD-40 | + adds neither parameters nor complexity | holds for parameters and order; it adds $C M$ additions, and projections cost more | 1.25 |
 # | GD-41 | highway: data-dependent, trained gates | holds; the gate doubles the parameters | 1.25 |
