@@ -120,7 +120,7 @@ for nodes, colour in (({0}, COLOURS["blue"]), ({1}, COLOURS["orange"])):
             _ = ax.plot(x, (level, level - 1), "o-", color=colour, lw=1, ms=4)
         nodes = {i for _, i in lines}
 _ = ax.set(xlabel="input (samples)", ylabel="layer", yticks=range(4), xticks=range(15))
-print("inputs that output 1 sees:", sorted(nodes))
+print(digest(seen_by_output_1=sorted(nodes)))
 
 # %% [markdown]
 # Counting in the picture: the field is 3 wide after the first layer, 5 after the second, 13 after the third;
@@ -193,16 +193,19 @@ stacks = {
 
 # %% mystnb={"image": {"alt": "Five horizontal strips show which of 64 inputs have a non-zero gradient; brackets drawn from the formula end exactly where each strip ends, and the last strip has a hole."}}
 fig, ax = plt.subplots(figsize=(7.2, 2.6))
+sizes = [receptive_field(chain).size for chain in stacks.values()]
 for row, (name, chain) in enumerate(stacks.items()):
     seen = np.flatnonzero(gradient_support(chain, 0, 64))
-    size = receptive_field(chain).size
     _ = ax.plot(seen, 0 * seen + row, "s", ms=4, color=COLOURS["blue"])
-    _ = ax.plot([-0.6, size - 0.4], [row + 0.32] * 2, color=COLOURS["vermilion"])
+    _ = ax.plot([-0.6, sizes[row] - 0.4], [row + 0.32] * 2, color=COLOURS["vermilion"])
     assert seen.tolist() == list(receptive_set(chain))
-    print(f"{name:22}: formula {size:2}, gradient at {len(seen):2} up to {seen[-1]}")
+    print(
+        f"{name:22}: formula {sizes[row]:2}, gradient at {len(seen):2} up to {seen[-1]}"
+    )
 _ = ax.set(xlabel="input (samples); line: size by eq. (1.30)", ylim=(4.6, -0.5))
 _ = ax.set_yticks(range(5), stacks)
 ax.grid(False)
+print(digest(sizes=sizes))
 
 # %% [markdown]
 # Every bar ends where its strip ends. Two of the rules of thumb in the threads are the second and the third line:
@@ -251,11 +254,11 @@ for name, (model, chain) in blocks_seen.items():
 # 36 values; each takes 18 multiplications, so 648. In general, with $M$ output positions and $g$ groups:
 #
 # $$
-# \text{parameters} = \frac{C_\text{in}}{g}\, C_\text{out} \prod_a k_a + C_\text{out} \tag{1.35}
+# \text{parameters} = \frac{C_\text{in} }{g}\, C_\text{out} \prod_a k_a + C_\text{out} \tag{1.35}
 # $$
 #
 # $$
-# \text{multiply-adds} = M\, C_\text{out}\, \frac{C_\text{in}}{g} \prod_a k_a \tag{1.36}
+# \text{multiply-adds} = M\, C_\text{out}\, \frac{C_\text{in} }{g} \prod_a k_a \tag{1.36}
 # $$
 #
 # $$
@@ -591,6 +594,7 @@ for ax, (name, w) in zip(axes.T, kernels.items(), strict=True):
         one.set_axis_off()
     _ = ax[0].set_title(f"{name}, rank {ranks[name]}", fontsize=8)
 print(missed)
+print(digest(missed=list(missed.values())))
 
 # %% [markdown]
 # Top: kernel; middle: photograph through it; bottom: through its best product, and the printed numbers are the relative
@@ -691,7 +695,7 @@ for ax, (name, model) in zip(axes, stages.items(), strict=True):
     _ = heatmap(ax, depends(model).float(), limits=(0, 1))
     _ = ax.set(title=name, xlabel="input channel", ylabel="output channel")
     _ = ax.set(xticks=ticks, yticks=ticks)
-    print(f"{name}: {depends(model).float().mean():.3f} of all pairs")
+    print(digest(**{name.split(",")[0].replace(" ", "_"): depends(model)}))
 
 # %% [markdown]
 # One shuffle suffices if each group has at least as many channels as there are groups; with 12 channels in 4 groups of 3 it does not
@@ -743,8 +747,8 @@ print(f"1/C_out + 1/k^2 = {1 / 128 + 1 / 9:.4f}")
 # operations over the bytes that it has to move at least: input, output and weights once each, 4 bytes a number.
 #
 # $$
-# I = \frac{2 \cdot \text{multiply-adds}}{4\,(\text{inputs} + \text{outputs} + \text{weights})}, \qquad
-# \text{time} \ge \max\!\Big(\frac{\text{operations}}{\text{peak}}, \frac{\text{bytes}}{\text{bandwidth}}\Big) \tag{1.47}
+# I = \frac{2 \cdot \text{multiply-adds} }{4\, (\text{inputs} + \text{outputs} + \text{weights})}, \qquad
+# \text{time} \ge \max\!\Big(\frac{\text{operations} }{\text{peak} }, \frac{\text{bytes} }{\text{bandwidth} }\Big) \tag{1.47}
 # $$
 #
 # The second formula is the *roofline*. By hand for one value of a 3 x 3 depthwise layer: 18 operations, and one number read and one
@@ -820,6 +824,7 @@ for (name, count), marker in zip(flops.items(), "os^D", strict=True):
     print(f"{name:14} operations / dense {operations:.3f}, time / dense {spent:.3f}")
 _ = ax.set(xscale="log", yscale="log", xlabel="arithmetic intensity (flop/byte)")
 _ = ax.set(ylabel="attained (Gflop/s)")
+print(digest(intensity=[flops[name] / traffic[name] for name in flops]))
 _ = ax.tick_params(axis="y", which="minor", labelleft=False)
 _ = ax.legend(loc="lower right")
 
@@ -878,7 +883,7 @@ for i, branch in enumerate(("1x1", "3x3", "5x5", "pooling")):
 _ = ax.set(xlabel="multiply-adds (millions)")
 _ = ax.invert_yaxis()
 _ = ax.legend(ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
-print({name: f"{sum(values) / 1e6:.0f} M" for name, values in modules.items()})
+print(digest(millions=millions.sum(1)))
 
 # %%
 published = {"in_channels": 192, "widths": INCEPTION_3A}
@@ -983,9 +988,11 @@ _ = ax.set(
     xlabel="convolutions", ylabel="error / variance", yscale="log", xticks=depths
 )
 _ = ax.legend()
-plain, residual = errors["plain"][2], errors["residual"][2]  # depth 16
-print("every plain stack of 16 misses more than a quarter:", bool((plain > 0.25).all()))
-print("every residual stack less than a twentieth:", bool((residual < 0.05).all()))
+plain, residual = errors["plain"][2], errors["residual"][2]  # 16 convolutions
+print(
+    "plain above a quarter, residual below a twentieth of the variance, 3 seeds each:"
+)
+print(digest(plain=plain > 0.25, residual=residual < 0.05))
 
 # %% [markdown]
 # ## 1.26 What training makes of the kernels
@@ -1023,12 +1030,9 @@ for row, (name, model) in zip(axes, nets.items(), strict=True):
         ax.set_axis_off()
     _ = row[0].set_title(name, loc="left")
     unit = F.normalize(model[0].weight.detach().flatten(1))
-    cosine = (unit @ unit.T).fill_diagonal_(0).max()
+    alike = unit @ unit.T > 0.999  # (8, 8), with itself on the diagonal
     score = accuracy(model, clothes.test_images, clothes.test_labels)
-    print(
-        f"{name}: two filters with cosine above 0.999: {bool(cosine > 0.999)}", end="; "
-    )
-    print(f"accuracy above 0.6: {score > 0.6}")
+    print(f"{name}: {digest(alike=alike)}; accuracy above 0.6: {score > 0.6}")
 
 # %%
 first, image = nets["random start"][0], clothes.test_images[:1]
@@ -1111,6 +1115,7 @@ _ = axes[2].set(xlabel="shift (pixels)", ylabel="relative change", ylim=(-0.03, 
 _ = axes[2].legend(loc="upper left", fontsize=7, ncols=2)
 for name, values in curves.items():
     print(f"{name:27}", [round(values[s], 2) for s in (1, 2, 4, 8)])
+print(digest(change=list(curves.values())))
 agree("convolution is equivariant", curves["moved back"], [0] * 9, tol=1e-6)
 
 # %% [markdown]
@@ -1275,10 +1280,11 @@ for ax, (name, slope) in zip(axes, maps.items(), strict=True):
     _ = ax.set_title(name, fontsize=8)
     _ = ax.set(xlabel="input step")
     ax.grid(False)
-    future = bool(slope.triu(1).max() == 0)
-    print(f"{name:18} gradient to all later inputs is zero: {future}")
 _ = axes[0].set(ylabel="output step")
 _ = fig.colorbar(picture, ax=axes, label="log10 of gradient")
+leaks = {name: bool((slope.triu(1) > 0).any()) for name, slope in maps.items()}
+print("gradient to a later input:", leaks)
+print(digest(leaks=list(leaks.values())))
 
 # %% [markdown]
 # So the answers of both kinds that maintainers give are right, for different normalisations. Ask for the set in (1.54), and then check the whole block by
