@@ -491,7 +491,7 @@ def count_cost(block: str, size, **options) -> Cost:
     >>> count_cost("residual", (8, 8), in_channels=2, out_channels=4, stride=2)
     Cost(parameters=240, macs=3584, activations=192, output_size=(4, 4))
     """
-    size = (size,) if isinstance(size, int) else tuple(size)
+    size = tuple(size) if isinstance(size, tuple | list) else (size,)
     check_int(1, **{f"size[{axis}]": length for axis, length in enumerate(size)})
     parameters = macs = activations = 0
     output = size
@@ -529,7 +529,7 @@ def network_cost(layers: Iterable[tuple[str, dict]], size) -> Cost:
     >>> network_cost(layers, (8, 8))
     Cost(parameters=115, macs=738, activations=77, output_size=())
     """
-    size = (size,) if isinstance(size, int) else tuple(size)
+    size = tuple(size) if isinstance(size, tuple | list) else (size,)
     total = [0, 0, 0]
     for block, options in layers:
         cost = count_cost(block, () if block == "linear" else size, **options)

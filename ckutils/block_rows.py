@@ -8,7 +8,7 @@ modules of the same names and options, `ckutils.arithmetic` counts on these rows
 
 from typing import NamedTuple
 
-from ckutils.checks import check_int, per_axis
+from ckutils.checks import check_choice, check_int, per_axis
 
 
 class Convolution(NamedTuple):
@@ -28,6 +28,31 @@ class Convolution(NamedTuple):
     bias: bool = True
     norms: tuple[int, ...] = ()
     pool: bool = False
+
+
+def check_odd(kernel_size: int) -> None:
+    """Raise ValueError unless padding kernel_size // 2 on both sides keeps the size."""
+    check_int(1, kernel_size=kernel_size)
+    if kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd to keep the size, got {kernel_size}")
+
+
+def check_bottleneck(channels: int, groups: int, bottleneck: int) -> None:
+    """Raise ValueError unless the narrow middle of a shuffle unit divides in groups."""
+    check_int(1, channels=channels, groups=groups, bottleneck=bottleneck)
+    if channels % (groups * bottleneck):
+        raise ValueError(
+            f"channels must be a multiple of groups * bottleneck = "
+            f"{groups * bottleneck}, got {channels}"
+        )
+
+
+def check_levels(channels) -> None:
+    """Raise ValueError unless `channels` lists at least one level's width."""
+    if not isinstance(channels, tuple | list) or not channels:
+        raise ValueError(
+            f"channels must name at least one level's width, got {channels!r}"
+        )
 
 
 def _conv(
@@ -98,6 +123,9 @@ def _flattened(in_channels, out_channels, kernel_size, *, padding=0, bias=True):
 
 
 def _shuffle_unit(channels, groups, *, kernel_size=3, stride=1, bottleneck=4):
+    check_bottleneck(channels, groups, bottleneck)
+    check_odd(kernel_size)
+    check_choice((1, 2), stride=stride)
     mid, padding = channels // bottleneck, kernel_size // 2
     plain = {"bias": False}
     return [[
@@ -109,6 +137,8 @@ def _shuffle_unit(channels, groups, *, kernel_size=3, stride=1, bottleneck=4):
 
 
 def _inception(in_channels, widths, *, reduce=True):
+    if len(widths) != 6:
+        raise ValueError(f"widths must hold 6 widths, got {widths!r}")
     one, reduce3, three, reduce5, five, pool = widths
     if not reduce:
         return [
@@ -128,7 +158,9 @@ def _residual(
     in_channels, out_channels, *, kernel_size=3, stride=1, order="post", norm="batch",
     axes=2,
 ):  # fmt: skip
-    check_int(1, kernel_size=kernel_size)
+    check_odd(kernel_size)
+    check_choice(("post", "pre"), order=order)
+    check_choice(("batch", "none"), norm=norm)
     first = in_channels if order == "pre" else out_channels
     normed, same = norm != "none", {"padding": kernel_size // 2, "axes": axes}
     same["bias"] = not normed
@@ -145,7 +177,7 @@ def _residual(
 
 
 def _highway(channels, *, kernel_size=3, axes=2):
-    check_int(1, kernel_size=kernel_size)
+    check_odd(kernel_size)
     row = _conv(channels, channels, kernel_size, padding=kernel_size // 2, axes=axes)
     return [[row], [row]]  # the transform and its gate
 
@@ -154,6 +186,7 @@ def _temporal_block(
     in_channels, out_channels, *, kernel_size=2, dilation=1, norm="none"
 ):
     check_int(1, kernel_size=kernel_size, dilation=dilation)
+    check_choice(("none", "step", "batch", "group"), norm=norm)
     knobs = {"dilation": dilation, "extra": (dilation * (kernel_size - 1),), "axes": 1}
     knobs["norms"] = (out_channels,) * (norm != "none")
     main = [
@@ -166,6 +199,7 @@ def _temporal_block(
 
 
 def _tcn(in_channels, channels, out_channels, *, kernel_size=2, norm="none"):
+    check_levels(channels)
     rows, fed = [], in_channels
     for level, width in enumerate(channels):
         rows += _temporal_block(

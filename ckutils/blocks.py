@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ckutils.block_rows import check_bottleneck, check_odd
 from ckutils.checks import check_choice, check_int
 
 # the factored and the causal layers are offered here too
@@ -36,12 +37,6 @@ from ckutils.temporal import (  # noqa: F401
 NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
-def _check_odd(kernel_size: int) -> None:
-    check_int(1, kernel_size=kernel_size)
-    if kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be odd to keep the size, got {kernel_size}")
-
-
 class ShuffleUnit(nn.Module):
     """Bottleneck of grouped 1x1, shuffle, depthwise, grouped 1x1, with a shortcut.
 
@@ -65,14 +60,9 @@ class ShuffleUnit(nn.Module):
         bottleneck: int = 4,
     ):  # fmt: skip
         super().__init__()
-        check_int(1, groups=groups, bottleneck=bottleneck)
+        check_bottleneck(channels, groups, bottleneck)
         check_choice((1, 2), stride=stride)
-        _check_odd(kernel_size)
-        if channels % (groups * bottleneck):
-            raise ValueError(
-                f"channels must be a multiple of groups * bottleneck = "
-                f"{groups * bottleneck}, got {channels}"
-            )
+        check_odd(kernel_size)
         mid, padding = channels // bottleneck, kernel_size // 2
         self.main = nn.Sequential(
             nn.Conv2d(channels, mid, 1, groups=groups, bias=False),
@@ -178,7 +168,7 @@ class Residual(nn.Module):
         super().__init__()
         check_choice(CONV, axes=axes)
         check_int(1, in_channels=in_channels, out_channels=out_channels, stride=stride)
-        _check_odd(kernel_size)
+        check_odd(kernel_size)
         check_choice(("post", "pre"), order=order)
         check_choice(("batch", "none"), norm=norm)
         self.after = order == "post"
@@ -229,7 +219,7 @@ class Highway(nn.Module):
         super().__init__()
         check_choice(CONV, axes=axes)
         check_int(1, channels=channels)
-        _check_odd(kernel_size)
+        check_odd(kernel_size)
         padding = kernel_size // 2
         self.transform = CONV[axes](channels, channels, kernel_size, padding=padding)
         self.gate = CONV[axes](channels, channels, kernel_size, padding=padding)

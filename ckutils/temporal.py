@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ckutils.block_rows import check_levels
 from ckutils.checks import check_choice, check_int, check_number
 
 
@@ -244,10 +245,7 @@ class TCN(CausalSequential):
         self, in_channels: int, channels: Sequence[int], out_channels: int,
         kernel_size: int = 2, dropout: float = 0.2, *, norm: str = "none",
     ):  # fmt: skip
-        if not isinstance(channels, tuple | list) or not channels:
-            raise ValueError(
-                f"channels must name at least one level's width, got {channels!r}"
-            )
+        check_levels(channels)
         widths = [in_channels, *channels]
         super().__init__(
             *(
