@@ -16,7 +16,7 @@
 # Results of this half: an output sees $1 + \sum (k-1)\,d\,j$ inputs; one multiply-add is two
 # floating-point operations, which is why two counters differ by exactly 2; a depthwise layer saves
 # operations but hardly any memory traffic, so its time does not follow; convolution is *equivariant*
-# to shifts and only a global pooling makes it invariant; a temporal convolutional network of a few thousand
+# to shifts and only a global pooling makes it invariant; a temporal convolutional network of fourteen thousand
 # weights recognises spoken digits, and runs chunk by chunk with exactly the offline answer.
 
 # %% tags=["hide-input", "nbval-ignore-output"]
@@ -216,8 +216,8 @@ print(digest(sizes=sizes))
 # r = 1 + 2\,(k-1)\,(2^n - 1)\,S \tag{1.34}
 # $$
 #
-# A formula with $2^n$ in place of $2(2^n - 1)$, or one that leaves the dilation out, is right for one convolution a level,
-# or for none. The last line shows why size alone may mislead: its field is 6 wide and misses two of the six.
+# With one convolution a level the factor 2 goes: for $k = 2$ that is $r = 2^n$, a popular rule of thumb, and about half of what a temporal block
+# sees. A calculator that leaves the dilation out is right for $d = 1$ only. The last line shows why size alone may mislead: its field is 6 wide and misses two of the six.
 #
 # The blocks of the rest of this chapter obey the same rules. A block with several paths has the field of its longest one:
 
@@ -495,8 +495,8 @@ print(
 # y_o[t] = b_o + \sum_{j=0}^{h-1} \sum_{e=1}^{E} W_{o e j}\; x_e[t + j] \tag{1.39}
 # $$
 #
-# Take as kernel the vectors of the letters i, g, h, t. At "right" it would meet all four of its letters and give 4, at "fight"
-# likewise, at "forth" it would give 1 or 2. Where does it give 4 in the first stanza of Blake's *The Tyger* (1794)?
+# Take as kernel the vectors of the letters i, g, h, t. Inside "right" it would meet all four of its letters and give 4, inside "fight"
+# likewise; at "fort" only the last letter agrees, which gives 1. Where does it give 4 in the first stanza of Blake's *The Tyger* (1794)?
 
 # %%
 stanza = (
@@ -1051,6 +1051,7 @@ print(f"a dense layer of the same sizes: {(28 * 28 + 1) * 8 * 24 * 24:,}")
 # The sources say that a convolution is *translation invariant*. Let $S_a$ move an image by $a$. Two properties are mixed up here:
 #
 # > **Equivariant:** the features move along.
+# >
 # > **Invariant:** the features stay the same.
 #
 # $$
@@ -1122,7 +1123,7 @@ agree("convolution is equivariant", curves["moved back"], [0] * 9, tol=1e-6)
 # Raw features change by more than half: convolution is **not** invariant. Moved back they are equal, to the last digit:
 # it is equivariant. Local pooling is neither: with stride 4 its output can only follow shifts by multiples of 4, and between
 # them up to a quarter of it is different, whichever alignment one tries. Only the global pooling is invariant, and only while the face stays
-# inside the frame: at the border even equivariance ends.
+# inside the frame: at the border even equivariance ends (section 1.31).
 
 # %% [markdown]
 # ## 1.28 A temporal convolutional network that hears digits
@@ -1348,6 +1349,22 @@ for k in (2, 1):
     print(f"kernel {k}, 64 steps: padded and cut {cut}, padded on the left {left}")
 
 # %% [markdown]
+# **Equivariance at the border.** Move a photograph that fills its frame, and what leaves on the right comes back on the left. With padded zeros the features near the moved edges
+# are not the moved features. On the torus, with circular padding, they are:
+
+# %%
+x = photo("coffee")[None]
+kernel = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+for padding in ("same", "circular"):
+    before, after = (
+        conv(image, kernel, padding=padding) for image in (x, x.roll(9, -1))
+    )
+    differ = (after - before.roll(9, -1)).abs().amax((0, 1, 2)) > 1e-3
+    print(
+        f"{padding}: features differ in columns {differ.nonzero().flatten().tolist()}"
+    )
+
+# %% [markdown]
 # **A count is not a time** (section 1.23), **a field is not an influence.** All 61 steps of the recogniser's field have a path to the last output; how much do they
 # weigh? The gradient of the trained network's last scores, averaged over test clips:
 
@@ -1424,38 +1441,38 @@ for k, most in ((2, 3), (3, 2)):
 #
 # | id | claim | verdict | shown in |
 # |---|---|---|---|
-# | CP-26 | a temporal block is (conv, ReLU, dropout) twice, sum, ReLU | holds; published blocks add weight normalisation | 1.28, `test_tcn_flax.py` |
+# | CP-26 | a temporal block is (conv, ReLU, dropout) twice, sum, ReLU | holds: so the listing; published blocks also carry weight normalisation | 1.28, `test_tcn_flax.py` |
 # | CP-28 | 1 x 1 on the shortcut only where channels differ | holds | 1.28, `test_temporal.py` |
-# | CP-29 | dilation $2^i$ in level $i$, one level a width | holds; field $1 + 2(k-1)(2^n-1)$ | 1.15, 1.28 |
-# | CP-30 | the last 1 x 1 maps to $(B, T, 1)$ | holds if `out_features` is 1; else $(B, T, \text{out\_features})$ | `test_tcn_flax.py` |
+# | CP-29 | dilation $2^i$ in level $i$, one level a width | holds: field $1 + 2(k-1)(2^n-1)$ | 1.15, 1.28 |
+# | CP-30 | the last 1 x 1 maps to $(B, T, 1)$ | holds if `out_features` is 1, else it is $(B, T, \text{out\_features})$ | `test_tcn_flax.py` |
 # | CP-31 | the listed TCN is causal and keeps the length | holds | 1.28, `test_temporal.py` |
-# | CP-32 | the listing works with its defaults | does not hold: `rngs=None` builds no layer; with `rngs` it works, one dropout object draws a new mask at each use | `test_tcn_flax.py` |
+# | CP-32 | the listing works with its defaults | does not hold: `rngs=None` builds no layer; with `rngs` it works, and the one dropout object draws a new mask at each use | `test_tcn_flax.py` |
 # | GD-01 | different filters extract different things, by backpropagation | holds if they start different; equal filters stay equal | 1.26 |
 # | GD-02 | local fields, sharing and pooling give translation invariance | corrected: equivariance; invariance by global pooling only | 1.26, 1.27 |
 # | GD-03 | channel = feature map; a filter is a stack of kernels and gives one channel | holds | 1.26 |
-# | GD-04 | the same features wherever the patch lies | corrected: the same values, at moved places | 1.27 |
-# | GD-09 | parameters $F^2 D_1 K + K$ | holds; divide the first term by the groups | 1.16 |
-# | GD-10 | work $M^2 K^2 C_\text{in} C_\text{out}$, summed over layers | holds; divide by the groups; padded zeros are counted | 1.16, 1.17 |
-# | GD-11 | memory is weights and feature maps | holds; training also keeps the input | 1.16 |
-# | GD-14 | discarding pooling matters for generative models | not decidable here: a recommendation of the CS231n notes and of the DCGAN paper, no measurement given | text below |
+# | GD-04 | the same features wherever the patch lies | corrected: the same values, at places that move along | 1.27 |
+# | GD-09 | parameters $F^2 D_1 K + K$ | holds: divide the weights by the groups | 1.16 |
+# | GD-10 | work $M^2 K^2 C_\text{in} C_\text{out}$, summed over layers | holds: divide by the groups; products with padded zeros are counted | 1.16, 1.17 |
+# | GD-11 | memory is weights and feature maps | holds if only the result is wanted; training also keeps the input | 1.16 |
+# | GD-14 | discarding pooling matters for generative models | not decidable here: a recommendation, without a measurement; text below | text below |
 # | GD-16 | a text kernel is as wide as the input is long | does not hold: it would slide nowhere | 1.19 |
 # | GD-17 | its width is the embedding size | holds | 1.19 |
-# | GD-19 | 1 x 1 reduces depth cheaply, allows a further non-linearity | holds; without the non-linearity two are one | 1.18 |
-# | GD-29 | separable kernels are two vectors; not all kernels are; training may suffer | holds; with $\min(h, w)$ channels between nothing is lost | 1.20 |
-# | GD-30 | depthwise separable = depthwise, then 1 x 1; MobileNet, Xception | holds; Xception describes the other order | 1.22 |
-# | GD-31 | depthwise separable is efficient | holds for operations, $1/C_\text{out} + 1/k^2$; time falls far less | 1.22, 1.23 |
+# | GD-19 | 1 x 1 reduces depth cheaply, allows a further non-linearity | holds if a non-linearity stands between; two without are one | 1.18 |
+# | GD-29 | separable kernels are two vectors; not all kernels are; training may suffer | holds if one channel stands between; with $\min(h, w)$ nothing is lost | 1.20 |
+# | GD-30 | depthwise separable = depthwise, then 1 x 1; MobileNet, Xception | holds if one takes Xception as implemented; it is described the other way round | 1.22 |
+# | GD-31 | depthwise separable is efficient | holds if operations are meant, $1/C_\text{out} + 1/k^2$; time falls far less | 1.22, 1.23 |
 # | GD-32 | groups come from AlexNet; each is an ordinary convolution | holds | 1.21 |
 # | GD-33 | flattened convolution | holds: three vectors a filter | 1.22 |
 # | GD-34 | shuffled groups | holds: without the shuffle groups never mix | 1.21 |
 # | GD-35 | pointwise groups | holds: weights and work fall by $g$ | 1.21 |
-# | GD-36 | Inception widens at constant cost | corrected: at a fixed budget, by choice of widths; cost grows with width as ever | 1.24 |
+# | GD-36 | Inception widens at constant cost | corrected: a fixed budget, by choice of widths; the cost grows with the widths as everywhere | 1.24 |
 # | GD-37 | 1 x 1 before 3 x 3 and 5 x 5 avoids a blow-up | holds: 128 M instead of 303 M | 1.24 |
-# | GD-38 | residual: $F(x) + x$ | holds; with ReLU after the sum, $F = 0$ gives the identity only for non-negative input | 1.25, `test_blocks.py` |
-# | GD-39 | the identity is easier as a zero residual | holds in the experiment, at every depth and seed | 1.25 |
-# | GD-40 | + adds neither parameters nor complexity | holds for parameters and order; it adds $C M$ additions, and projections cost more | 1.25 |
-# | GD-41 | highway: data-dependent, trained gates | holds; the gate doubles the parameters | 1.25 |
+# | GD-38 | residual: $F(x) + x$ | holds if the ReLU after the sum is left out or meets no negative value; else $F = 0$ is not the identity | 1.25, `test_blocks.py` |
+# | GD-39 | the identity is easier as a zero residual | holds: in the experiment, for every seed | 1.25 |
+# | GD-40 | + adds neither parameters nor complexity | corrected: no parameters, but one addition a value; projections cost both | 1.25 |
+# | GD-41 | highway: data-dependent, trained gates | holds: the gate doubles the parameters | 1.25 |
 # | GD-42 | gate closed: not residual at all | corrected: true of the carry gate $1 - T$; with $T = 0$ the layer is the identity | 1.25 |
-# | GD-43 | attributions | corrected, below | text below |
+# | GD-43 | attributions | corrected: text below | text below |
 #
 # **Attributions (GD-43).** The sentence on uneven overlap is from A. Odena, V. Dumoulin, C. Olah, *Deconvolution and checkerboard artifacts*, Distill 2016,
 # not from the guide to convolution arithmetic. Dilated convolution is older than DeepLab: the *algorithme à trous* of M. Holschneider et al. (1989); for
