@@ -18,7 +18,7 @@ def decided() -> list[dict]:
     return [row for row in ROWS if row["chapter"] in claims.chapters()]
 
 
-def tests_in(file: Path) -> set[str]:
+def functions_of(file: Path) -> set[str]:
     tree = ast.parse(file.read_text())
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
@@ -41,7 +41,7 @@ def test_a_verdict_has_something_behind_it(row):
         assert row["section"] in claims.headings(claims.chapters()[row["chapter"]])
     for name in filter(None, row["test"].split("; ")):
         file, _, test = name.partition("::")
-        assert test in tests_in(ROOT / file), f"no test {name}"
+        assert test in functions_of(ROOT / file), f"no test {name}"
         assert test.startswith("test_"), f"pytest does not run {name}"
 
 

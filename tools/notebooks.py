@@ -11,6 +11,7 @@ the same file.
 """
 
 import argparse
+import os
 import sys
 import tomllib
 from pathlib import Path
@@ -21,6 +22,9 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
+# A waiting thread gives its core to others: spinning made a chapter eight times slower
+# on a busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 METADATA = {
     "accelerator": "GPU",  # Colab then opens the chapter with a GPU
     "colab": {"gpuType": "T4", "provenance": []},
@@ -91,17 +95,34 @@ def execute(path: Path) -> Path:
         cell["id"] = f"cell-{number:03d}"  # random ids would change at every run
     NotebookClient(
         notebook,
-        timeout=600,
-        coalesce_streams=True,  # else one print may be stored, and shown, in pieces
+        timeout=600,  # else one print may be stored, and shown, in pieces
         resources={"metadata": {"path": str(path.parent)}},
     ).execute()
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = joined(cell.outputs)
     target = path.with_suffix(".ipynb")
     nbformat.validate(notebook)
     target.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
     return target
+
+
+def joined(outputs: list) -> list:
+    """The outputs with neighbouring pieces of one stream put together.
+
+    A print may arrive in pieces. nbclient can join them, but moves what stands below a
+    figure above it.
+    """
+    whole = []
+    for output in outputs:
+        last = whole[-1] if whole else {}
+        if output.output_type == "stream" and output.name == last.get("name"):
+            last.text += output.text
+        else:
+            whole.append(output)
+    return whole
 
 
 def is_current(path: Path) -> bool:
