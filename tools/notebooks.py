@@ -95,7 +95,7 @@ def execute(path: Path) -> Path:
         cell["id"] = f"cell-{number:03d}"  # random ids would change at every run
     NotebookClient(
         notebook,
-        timeout=600,  # else one print may be stored, and shown, in pieces
+        timeout=600,
         resources={"metadata": {"path": str(path.parent)}},
     ).execute()
     notebook.metadata = nbformat.from_dict(METADATA)
