@@ -58,12 +58,12 @@ def _dilate(kernel: Tensor, dilation: tuple[int, ...]) -> Tensor:
 def kronecker_kernel(kernels: Sequence[Tensor]) -> Tensor:
     """K_L (x) ... (x) K_1 (x) K_0: the kernel of an exponentially dilated cascade.
 
-    Chapter 2, eq. (2.8). `kernels[0]` is applied first, with dilation 1, and is the
+    Chapter 2, eq. (2.9). `kernels[0]` is applied first, with dilation 1, and is the
     rightmost factor; `kernels[l]` has along each axis the product of the sizes of
     those before it as dilation (a^l if all are a wide). Source: Huszar 2016.
 
     Args:
-        kernels: L + 1 tensors (*k), all axes spatial and equally many; sizes may differ.
+        kernels: L + 1 tensors (*k), all axes spatial, equally many; sizes may differ.
     Returns one kernel; along each axis its size is the product of theirs.
     Raises ValueError if there is none, one is empty, or axes, dtypes or devices differ.
 
@@ -71,7 +71,8 @@ def kronecker_kernel(kernels: Sequence[Tensor]) -> Tensor:
     tensor([ 1.,  2., 10., 20.])
     """
     _check_kernels(kernels)
-    product, *rest = kernels
+    # torch.kron reads its operands with view, which permuted ones may not allow
+    product, *rest = (kernel.contiguous() for kernel in kernels)
     for kernel in rest:
         product = torch.kron(kernel, product)
     return product
@@ -83,7 +84,7 @@ def compose_kernels(
     """The one kernel that does what a cascade of dilated correlations does.
 
     C[m] = sum of K_L[j_L] ... K_1[j_1] K_0[j_0] over d_L j_L + ... + d_0 j_0 = m
-    (matrix products over channels), chapter 2, eq. (2.10). It is the full convolution
+    (matrix products over channels), chapter 2, eq. (2.7). It is the full convolution
     of the dilated kernels; none is flipped, because offsets of correlations add. It
     holds where no layer pads; chapter 2 computes the strip in which padding differs.
 
@@ -123,7 +124,7 @@ def _compose(weights: list[Tensor], steps: list[tuple[int, ...]]) -> Tensor:
 
 
 def compose_kernels_ref(kernels, dilations):
-    """compose_kernels for bare kernels, tap by tap: eq. (2.10) as it is written."""
+    """compose_kernels for bare kernels, tap by tap: eq. (2.7) as it is written."""
     composite = dilate_kernel(kernels[0], dilations[0])
     for kernel, d in zip(kernels[1:], dilations[1:], strict=True):
         room = [

@@ -129,6 +129,17 @@ def test_kronecker_kernel_by_hand():
     assert torch.equal(got, torch.tensor([1.0, 2.0, 3.0, 10.0, 20.0, 30.0]))
 
 
+def test_permuted_kernels_are_welcome():
+    kernel, other = draw(2, 3, 4), draw(4, 2, 3, seed=1).permute(1, 2, 0)
+    close(kronecker_kernel([other, kernel]), torch.kron(kernel, other.contiguous()))
+    close(
+        compose_kernels([other, kernel], [1, (2, 3, 4)]),
+        torch.kron(kernel, other.contiguous()),
+    )
+    turned = kernel.permute(2, 0, 1)
+    close(summed(*nearest_kronecker(turned, (2, 2, 1), 4)), turned)
+
+
 @pytest.mark.parametrize("a", [2, 3, 4])
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])
 @pytest.mark.parametrize("axes", [1, 2])
