@@ -257,6 +257,22 @@ def test_the_kronecker_rank_of_two_layers(d, rank):
     assert torch.linalg.matrix_rank(blocks) == rank
 
 
+@CASES
+@given(
+    layers=st.lists(
+        st.tuples(st.integers(2, 4), st.integers(1, 9)), max_size=4, min_size=1
+    )
+)
+def test_holes_are_predicted_by_sorting_the_dilations(layers):
+    """Chapter 2, section 2.5: none exactly if each d is at most the size below it."""
+    layers = sorted(layers, key=lambda layer: layer[1])
+    sizes = [1 + sum(d * (k - 1) for k, d in layers[:i]) for i in range(len(layers))]
+    predicted = all(d <= s for (_, d), s in zip(layers, sizes, strict=True))
+    kernels = [torch.ones(k, dtype=torch.float64) for k, _ in layers]
+    paths = compose_kernels(kernels, [d for _, d in layers])
+    assert predicted == bool((paths > 0).all())
+
+
 def test_the_parameters_of_three_kernels_leave_25_degrees_of_freedom():
     """KR-05, KR-16: 27 numbers, two scales cancel; rank one at 27 x 27 takes 54 - 1."""
     kernels = tuple(draw(3, 3, seed=seed) for seed in range(3))
