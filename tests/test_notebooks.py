@@ -4,6 +4,7 @@ nbval executes a notebook and compares every text output with the stored one. `c
 functions hold the policy; the canaries at the end show that each of them can fail.
 """
 
+import ast
 import hashlib
 import os
 import re
@@ -120,6 +121,26 @@ def check_figures(path: Path) -> None:
         assert printed or later, f"no digest below: {cell.source[:60]!r}"
 
 
+def check_imports(path: Path) -> None:
+    """What a cell imports is in Python, or comes with the package and torch.
+
+    A chapter that was copied alone into an empty folder must run there.
+    """
+    known = {"ckutils", "IPython", "matplotlib", "numpy", "torch"}
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type != "code":
+            continue
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Import):
+                names = {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names = {(node.module or "").partition(".")[0]}
+            else:
+                continue
+            others = names - known - sys.stdlib_module_names
+            assert not others, f"imports {others}: {cell.source[:60]!r}"
+
+
 def check_size(path: Path) -> None:
     """At most 1.5 MB, so that it loads on a slow line."""
     assert path.stat().st_size <= MAX_BYTES, f"{path.stat().st_size} bytes"
@@ -127,7 +148,7 @@ def check_size(path: Path) -> None:
 
 POLICY = (
     check_pair, check_executed, check_first_cell, check_metadata, check_listed,
-    check_markdown, check_equations, check_cells, check_figures, check_size,
+    check_markdown, check_equations, check_cells, check_figures, check_imports, check_size,
 )  # fmt: skip
 
 
@@ -330,6 +351,14 @@ def test_bad_markdown_is_red(canary, text, check):
     notebook.cells.append(nbformat.v4.new_markdown_cell(text))
     with pytest.raises(AssertionError):
         check(save())
+
+
+@pytest.mark.parametrize("line", ["import scipy.signal", "from jax import numpy"])
+def test_an_import_beyond_the_package_is_red(canary, line):
+    notebook, save = canary
+    last(notebook).source = line
+    with pytest.raises(AssertionError, match="imports"):
+        check_imports(save())
 
 
 def test_a_long_cell_is_red(canary):
