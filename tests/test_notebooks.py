@@ -148,7 +148,8 @@ def check_size(path: Path) -> None:
 
 POLICY = (
     check_pair, check_executed, check_first_cell, check_metadata, check_listed,
-    check_markdown, check_equations, check_cells, check_figures, check_imports, check_size,
+    check_markdown, check_equations, check_cells, check_figures, check_imports,
+    check_size,
 )  # fmt: skip
 
 
