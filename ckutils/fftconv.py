@@ -26,16 +26,22 @@ METHODS = ("auto", "direct", "fft", "overlap_add")
 _GROUP_BYTES = {"cpu": 1 << 21, "cuda": 1 << 28}
 _TILE_BYTES = {"cpu": 1 << 18, "cuda": 1 << 28}
 
-# Nanoseconds an operation takes on one core of a 2024 x86 server, float32. Only their
-# ratios matter; `benchmarks/fftconv.py` fits them and prints what the rule costs.
+# Nanoseconds on one core of a 2024 x86 server, float32: only their ratios matter, and
+# float64 multiplies them alike. Fitted to the timings that `benchmarks/fftconv.py`
+# takes, which prints how far the rule stays from the best method.
 _COST = {
-    "call": 6e4,  # an FFT convolution, whatever its size
-    "tile": 8e3,  # one frequency tile
-    "fft": 0.11,  # a sample and a doubling of the length
-    "move": 1.4,  # a complex number transposed
-    "product": 0.22,  # a complex multiplication and addition
-    "direct_call": 1.5e4,
-    "direct": 0.035,  # a real one, in torch's direct convolution
+    "fft_call": 3.9e4,  # an FFT convolution, whatever its size
+    "add_call": 1.8e4,  # more, in blocks
+    "transform": 0.16,  # a sample and a doubling of the FFT's length
+    "beyond_cache": 0.88,  # a sample of an FFT longer than 2^14
+    "product": 0.10,  # a complex product and sum
+    "add": 0.52,  # a sample overlapped and added
+    "direct_call": 3.5e4,  # oneDNN, which torch takes for batches and large inputs
+    "direct": 0.016,  # a real product and sum there, of 16 output channels at a time
+    "columns_call": 8.6e3,  # else it copies the input k times and multiplies matrices
+    "column": 0.082,  # a number copied in the cache,
+    "column_beyond": 1.8,  # and one beyond it, about 2^21 numbers
+    "column_product": 0.028,
 }
 
 
@@ -52,8 +58,8 @@ def causal_conv(x: Tensor, kernel: Tensor, *, method: str = "auto") -> Tensor:
         x: (b, c_in, t), float32 or float64, on any device.
         kernel: (c_out, c_in, k), like x; kernel[..., 0] weighs the present sample.
         method: "direct" sums, and is exactly causal; "fft" transforms the whole signal;
-            "overlap_add" transforms it in blocks; "auto" takes what a count of
-            operations says is fastest.
+            "overlap_add" transforms signal and kernel in pieces; "auto" takes what a
+            count of operations says is fastest: a sum, or FFTs of blocks of x.
     Returns (b, c_out, t), like x; differentiable any number of times.
     Raises ValueError for another shape, dtype, device or method.
     Accuracy: an FFT errs by about eps log2(n) |x| |kernel| at every t, whatever y[t]
@@ -74,10 +80,29 @@ def causal_conv(x: Tensor, kernel: Tensor, *, method: str = "auto") -> Tensor:
             f"{tuple(kernel.shape)}"
         )
     kernel = kernel[..., :t]
-    block = _plan(b, c_in, c_out, t, kernel.shape[-1], method)
+    if method == "overlap_add":
+        return _pieces(x, kernel)
+    single = x.dtype == torch.float32
+    block = _plan(b, c_in, c_out, t, kernel.shape[-1], method, single)
     if block is None:
         return functional.conv1d(_late(x, kernel), kernel.flip(-1))
     return _Convolve.apply(x, kernel, block)
+
+
+def _pieces(x: Tensor, kernel: Tensor) -> Tensor:
+    """The convolution as a sum over pieces of the kernel, each in blocks of x.
+
+    Cutting both keeps an error where its cause is: a loud block of x spoils what a loud
+    piece of the kernel makes of it, and nothing else.
+    """
+    (c_out, c_in, k), (b, _, t) = kernel.shape, x.shape
+    size, y = min(k, max(32, t // 8)), 0
+    for lag in range(0, k, size):
+        piece, late = kernel[..., lag : lag + size], t - lag
+        block = _plan(b, c_in, c_out, late, piece.shape[-1], "overlap_add")
+        part = _Convolve.apply(x[..., :late], piece, block)
+        y = y + functional.pad(part, (lag, 0))
+    return y
 
 
 def causal_conv_depthwise(x: Tensor, kernel: Tensor, *, method: str = "auto") -> Tensor:
@@ -164,18 +189,22 @@ def _check(x: Tensor, kernel: Tensor, method: str, *, kernel_axes: int) -> None:
 
 
 @cache
-def _plan(b, c_in, c_out, t, k, method, depthwise=False) -> int | None:
+def _plan(b, c_in, c_out, t, k, method, single=True, depthwise=False) -> int | None:
     """How many samples an FFT takes at a time: t for "fft", None for a direct sum."""
-    pairs = c_in * c_out
-    blocks = {s: _fft_cost(b, c_in, c_out, t, k, s, depthwise) for s in _sizes(t, k)}
+    if method in ("direct", "fft"):
+        return {"direct": None, "fft": t}[method]
+    blocks = {
+        block: _fft_cost(b, c_in, c_out, t, k, block, depthwise)
+        for block in _block_lengths(t, k)
+    }
+    if method == "overlap_add" and len(blocks) > 1:
+        del blocks[t]
     best = min(blocks, key=blocks.get)
-    if method == "auto":
-        direct = _COST["direct_call"] + _COST["direct"] * b * pairs * t * k
-        return None if direct < blocks[best] else best
-    return {"direct": None, "fft": t, "overlap_add": best}[method]
+    direct = _direct_cost(b, c_in, c_out, t, k, single and not depthwise)
+    return None if method == "auto" and direct < blocks[best] else best
 
 
-def _sizes(t: int, k: int) -> list[int]:
+def _block_lengths(t: int, k: int) -> list[int]:
     """Block lengths worth a look: those that fill an FFT of 2^m or 3 2^m, and t."""
     lengths = (m << e for e in range(5, 40) for m in (2, 3))
     return [n - k + 1 for n in lengths if 2 * k <= n < t + k - 1] + [t]
@@ -184,13 +213,27 @@ def _sizes(t: int, k: int) -> list[int]:
 def _fft_cost(b, c_in, c_out, t, k, block, depthwise) -> float:
     """Nanoseconds of an FFT convolution in blocks, by the table above."""
     n, rows, pairs = fft_length(block + k - 1), b * -(-t // block), c_in * c_out
-    transforms = pairs + rows * c_in + rows * (c_in if depthwise else c_out)
-    cost = _COST["call"] + _COST["fft"] * transforms * n * math.log2(n)
+    late = c_in if depthwise else c_out
+    samples = (pairs + rows * (c_in + late)) * n
+    cost = _COST["fft_call"] + _COST["transform"] * samples * math.log2(n)
     cost += _COST["product"] * pairs * rows * n / 2
-    if not depthwise:
-        cost += _COST["move"] * transforms * n / 2
-        cost += _COST["tile"] * max(1, pairs * n * 4 / _TILE_BYTES["cpu"])
+    if n > 1 << 14:
+        cost += _COST["beyond_cache"] * samples
+    if block < t:
+        cost += _COST["add_call"] + _COST["add"] * rows * late * n
     return cost
+
+
+def _direct_cost(b, c_in, c_out, t, k, single) -> float:
+    """Nanoseconds of torch's convolution, by the rule with which it picks its code."""
+    if single and (b > 1 or c_in * (t + k - 1) > 20480):
+        return (
+            _COST["direct_call"] + _COST["direct"] * b * c_in * max(c_out, 16) * t * k
+        )
+    columns = b * c_in * t * k
+    each = _COST["column" if columns <= 1 << 21 else "column_beyond"]
+    each += _COST["column_product"] * c_out
+    return _COST["columns_call"] + each * columns
 
 
 # The trilinear form and its three gradients --------------------------------------

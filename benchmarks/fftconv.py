@@ -1,0 +1,72 @@
+"""Does method="auto" take the fastest method? Every method over a grid of sizes.
+
+    python benchmarks/fftconv.py [--threads 2]
+
+Prints auto's time over the best method's, its median and the worst cases. All methods
+of one size are timed in turn, in one run, and their medians are compared.
+"""
+
+import argparse
+import itertools
+import statistics
+import time
+
+import torch
+
+from ckutils.fftconv import causal_conv
+
+SIZES = {"b": (1, 8), "c": (1, 4, 30), "t": (50, 300, 1000, 4000, 16000)}
+KERNELS = (5, 20, 64, 200, 1000, 4000, 16000)
+MOST_PRODUCTS = 3e9  # direct sums beyond this are not worth the wait
+METHODS = ("auto", "direct", "fft", "overlap_add")
+
+
+def medians(functions: dict, *, rounds: int = 7, least: float = 0.01) -> dict:
+    """Median seconds of each function, called in turn, `least` seconds at a time."""
+    repeats = {}
+    for name, function in functions.items():
+        function()
+        start = time.perf_counter()
+        function()
+        once = time.perf_counter() - start
+        repeats[name] = max(1, int(least / max(once, 1e-7)))
+    times = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            for _ in range(repeats[name]):
+                function()
+            times[name].append((time.perf_counter() - start) / repeats[name])
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def regret(x, kernel) -> tuple[float, str]:
+    """Auto's time over the best method's, and which that is."""
+    seconds = medians(
+        {m: lambda m=m: causal_conv(x, kernel, method=m) for m in METHODS}
+    )
+    best = min(METHODS[1:], key=seconds.get)
+    return seconds["auto"] / seconds[best], best
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    torch.set_num_threads(parser.parse_args().threads)
+    torch.manual_seed(0)
+    ratios = {}
+    for b, c, t, k in itertools.product(*SIZES.values(), KERNELS):
+        if k > t or b * c * c * t * k > MOST_PRODUCTS:
+            continue
+        ratios[b, c, t, k] = regret(torch.randn(b, c, t), torch.randn(c, c, k))
+    worst = sorted(ratios.items(), key=lambda item: -item[1][0])
+    print(f"{len(ratios)} sizes, {torch.get_num_threads()} threads")
+    print(f"median auto/best {statistics.median(r for r, _ in ratios.values()):.2f}")
+    print(f"within 1.20: {sum(r <= 1.2 for r, _ in ratios.values())}")
+    for size, (ratio, best) in worst[:12]:
+        print(f"{ratio:.2f}  (b, c, t, k) = {size}, best {best}")
+
+
+if __name__ == "__main__":
+    main()
