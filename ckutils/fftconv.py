@@ -42,6 +42,9 @@ _COST = {
     "column": 0.082,  # a number copied in the cache,
     "column_beyond": 1.8,  # and one beyond it, about 2^21 numbers
     "column_product": 0.028,
+    "depthwise_call": 1e5,  # oneDNN with a group a channel, again 16 at a time
+    "depthwise": 0.023,
+    "depthwise_sample": 0.3,
 }
 
 
@@ -200,7 +203,11 @@ def _plan(b, c_in, c_out, t, k, method, single=True, depthwise=False) -> int | N
     if method == "overlap_add" and len(blocks) > 1:
         del blocks[t]
     best = min(blocks, key=blocks.get)
-    direct = _direct_cost(b, c_in, c_out, t, k, single and not depthwise)
+    if depthwise:
+        each = _COST["depthwise"] * k + _COST["depthwise_sample"]
+        direct = _COST["depthwise_call"] + each * b * max(c_in, 16) * t
+    else:
+        direct = _direct_cost(b, c_in, c_out, t, k, single)
     return None if method == "auto" and direct < blocks[best] else best
 
 
@@ -220,7 +227,7 @@ def _fft_cost(b, c_in, c_out, t, k, block, depthwise) -> float:
     if n > 1 << 14:
         cost += _COST["beyond_cache"] * samples
     if block < t:
-        cost += _COST["add_call"] + _COST["add"] * rows * late * n
+        cost += _COST["add_call"] + _COST["add"] * rows * late * n * (1 + depthwise)
     return cost
 
 
