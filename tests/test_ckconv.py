@@ -7,6 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ckutils.checks import agree
 from ckutils.ckconv import CKCNN, CKBlock, CKConv
@@ -162,6 +165,52 @@ def test_kernel_dropout_drops_kernel_values_in_training_only():
     layer.eval()
     want = causal_conv(x, layer.kernel(30)) + layer.bias[:, None]
     agree("evaluation", layer(x).detach(), want.detach(), tol=1e-11)
+
+
+# Memory --------------------------------------------------------------------------
+
+
+class PeakMemory(TorchDispatchMode):
+    """The most bytes that tensors made inside held at one time."""
+
+    def __init__(self, *inputs):
+        super().__init__()
+        self.known = {v.untyped_storage()._cdata for v in inputs}
+        self.live, self.peak = {}, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            storage = value.untyped_storage() if torch.is_tensor(value) else None
+            if storage is not None and storage._cdata not in self.known:
+                entry = StorageWeakRef(storage), storage.nbytes()
+                self.live[storage._cdata] = entry
+        self.live = {k: v for k, v in self.live.items() if not v[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self.live.values()))
+        return result
+
+
+def published(x, layer):
+    """The published formulation: all kernels, all spectra, a broadcast product."""
+    t, n = x.shape[-1], 2 * x.shape[-1]
+    values = layer.kernel_net(torch.linspace(1, -1, t)[:, None])
+    kernel = values.T.reshape(layer.out_channels, layer.in_channels, t)
+    product = torch.fft.rfft(x, n)[:, None] * torch.fft.rfft(kernel, n)
+    y = torch.fft.irfft(product.sum(dim=2), n)[..., :t]
+    return y + layer.bias[:, None]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_layer_peaks_at_a_tenth_of_the_published_formulation(training):
+    layer = built(lambda: CKConv(30, 30, horizon=16000), dtype=torch.float32)
+    layer.train(training)
+    x, peaks = torch.ones(4, 30, 16000), []
+    for function in (layer, lambda x: published(x, layer)):
+        with PeakMemory(x, *layer.parameters()) as memory, torch.no_grad():
+            function(x)
+        peaks.append(memory.peak - x.nbytes)  # less the output
+    assert peaks[0] <= peaks[1] / 10, peaks
+    assert peaks[1] > 6e8  # the product alone holds 4 * 900 * 16001 complex numbers
 
 
 # Resolution ----------------------------------------------------------------------

@@ -4,8 +4,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from ckutils import factorised
 from ckutils.checks import agree
@@ -70,54 +68,6 @@ def test_gradients_only_where_they_are_asked_for():
         inputs = [drawn(2, 3, 7), drawn(4, 5), drawn(2, 3, 4)]
         inputs[asked].requires_grad_()
         assert torch.autograd.gradcheck(mixed_causal_conv, inputs)
-
-
-class PeakMemory(TorchDispatchMode):
-    """The most bytes that tensors made inside held at one time."""
-
-    def __init__(self):
-        super().__init__()
-        self.live, self.peak = {}, 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        known = {v.untyped_storage()._cdata for v in self.inputs}
-        for value in tree_leaves(result):
-            if isinstance(value, torch.Tensor):
-                storage = value.untyped_storage()
-                if storage._cdata not in known:
-                    # a weak reference: a dead storage counts no longer
-                    self.live[storage._cdata] = (
-                        torch.multiprocessing.reductions.StorageWeakRef(storage),
-                        storage.nbytes(),
-                    )
-        self.live = {k: v for k, v in self.live.items() if not v[0].expired()}
-        self.peak = max(self.peak, sum(size for _, size in self.live.values()))
-        return result
-
-    inputs = ()
-
-
-def published(x, basis, mix):
-    """The published formulation: all kernels, all spectra, a broadcast product."""
-    kernel, n = mix @ basis, 2 * x.shape[-1]
-    product = torch.fft.rfft(x, n)[:, None] * torch.fft.rfft(kernel, n)
-    return torch.fft.irfft(product.sum(dim=2), n)[..., : x.shape[-1]]
-
-
-def test_peak_memory_is_a_tenth_of_the_published_formulation():
-    x, basis, mix = (
-        torch.ones(4, 30, 16000),
-        torch.ones(33, 16000),
-        torch.ones(30, 30, 33),
-    )
-    peaks = []
-    for function in (mixed_causal_conv, published):
-        with PeakMemory() as memory, torch.no_grad():
-            memory.inputs = (x, basis, mix)
-            function(x, basis, mix)
-        peaks.append(memory.peak - x.nbytes)  # less the output
-    assert peaks[0] <= peaks[1] / 10, peaks
 
 
 @pytest.mark.parametrize(
