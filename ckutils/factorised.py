@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from ckutils.checks import check_float, check_same
-from ckutils.fftconv import causal_conv, fft_length
+from ckutils.fftconv import causal_conv
+from ckutils.fftplan import fft_length
 
 # How many bytes of kernel spectrum a tile holds: about a core's second-level cache.
 _TILE_BYTES = {"cpu": 1 << 20, "cuda": 1 << 28}

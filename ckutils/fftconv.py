@@ -10,14 +10,12 @@ derivatives of every order follow. Signals are (b, c, t), kernels (c_out, c_in, 
 k[..., 0] at the present sample.
 """
 
-import math
-from functools import cache
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ckutils.checks import check_choice, check_float, check_int, check_same
+from ckutils.checks import check_choice, check_float, check_same
+from ckutils.fftplan import fft_length, plan
 
 METHODS = ("auto", "direct", "fft", "overlap_add")
 
@@ -25,28 +23,6 @@ METHODS = ("auto", "direct", "fft", "overlap_add")
 # stay in a CPU's cache instead of passing through memory; a GPU gets few large calls.
 _GROUP_BYTES = {"cpu": 3 << 19, "cuda": 1 << 28}
 _TILE_BYTES = {"cpu": 1 << 19, "cuda": 1 << 28}
-
-# Nanoseconds on one core of a 2024 x86 server, float32: only their ratios matter, and
-# float64 multiplies them alike. Fitted to the timings that `benchmarks/fftconv.py`
-# takes, which prints how far the rule stays from the best method.
-_COST = {
-    "fft_call": 3.9e4,  # an FFT convolution, whatever its size
-    "add_call": 1.8e4,  # more, in blocks
-    "transform": 0.16,  # a sample and a doubling of the FFT's length
-    "beyond_cache": 0.88,  # a sample of an FFT longer than 2^14
-    "product": 0.10,  # a complex product and sum
-    "add": 0.52,  # a sample overlapped and added
-    "direct_call": 3.5e4,  # oneDNN, which torch takes for batches and large inputs
-    "direct": 0.016,  # a real product and sum there, of 16 output channels at a time
-    "columns_call": 8.6e3,  # else it copies the input k times and multiplies matrices
-    "column": 0.082,  # a number copied in the cache,
-    "column_beyond": 1.8,  # and one beyond it, about 2^21 numbers
-    "column_product": 0.028,
-    "depthwise_call": 1e5,  # oneDNN with a group a channel, again 16 at a time
-    "depthwise": 0.023,
-    "depthwise_sample": 0.3,
-}
-
 
 # Public functions ----------------------------------------------------------------
 
@@ -86,7 +62,7 @@ def causal_conv(x: Tensor, kernel: Tensor, *, method: str = "auto") -> Tensor:
     if method == "overlap_add":
         return _pieces(x, kernel)
     single = x.dtype == torch.float32
-    block = _plan(b, c_in, c_out, t, kernel.shape[-1], method, single)
+    block = plan(b, c_in, c_out, t, kernel.shape[-1], method, single)
     if block is None:
         return functional.conv1d(_late(x, kernel), kernel.flip(-1))
     return _Convolve.apply(x, kernel, block)
@@ -102,7 +78,7 @@ def _pieces(x: Tensor, kernel: Tensor) -> Tensor:
     size, y = min(k, max(32, t // 8)), 0
     for lag in range(0, k, size):
         piece, late = kernel[..., lag : lag + size], t - lag
-        block = _plan(b, c_in, c_out, late, piece.shape[-1], "overlap_add")
+        block = plan(b, c_in, c_out, late, piece.shape[-1], "overlap_add")
         part = _Convolve.apply(x[..., :late], piece, block)
         y = y + functional.pad(part, (lag, 0))
     return y
@@ -133,7 +109,7 @@ def causal_conv_depthwise(x: Tensor, kernel: Tensor, *, method: str = "auto") ->
             f"{tuple(kernel.shape)}"
         )
     (b, c, t), kernel = x.shape, kernel[:, : x.shape[-1]]
-    block = _plan(b, c, 1, t, kernel.shape[-1], method, depthwise=True)
+    block = plan(b, c, 1, t, kernel.shape[-1], method, depthwise=True)
     if block is None:
         taps = kernel.flip(-1)[:, None]
         return functional.conv1d(_late(x, kernel), taps, groups=c)
@@ -152,30 +128,6 @@ def causal_conv_ref(x: Tensor, kernel: Tensor) -> Tensor:
     return y
 
 
-@cache
-def fft_length(least: int) -> int:
-    """The smallest even n >= least whose prime factors are 2, 3, 5 and 7.
-
-    Chapter 3, eq. (3.8). FFT libraries are fast at these, and `irfft` is right without
-    a second thought at even ones.
-
-    >>> fft_length(1567), fft_length(11), fft_length(1)
-    (1568, 12, 2)
-    """
-    check_int(1, least=least)
-    n = least + least % 2
-    while not _is_smooth(n):
-        n += 2
-    return n
-
-
-def _is_smooth(n: int) -> bool:
-    for prime in (2, 3, 5, 7):
-        while n % prime == 0:
-            n //= prime
-    return n == 1
-
-
 def _check(x: Tensor, kernel: Tensor, method: str, *, kernel_axes: int) -> None:
     check_float(x=x, kernel=kernel)
     check_same(x=x, kernel=kernel)
@@ -186,61 +138,6 @@ def _check(x: Tensor, kernel: Tensor, method: str, *, kernel_axes: int) -> None:
                 f"{name} must have {axes} axes, none of them empty, got shape "
                 f"{tuple(value.shape)}"
             )
-
-
-# Which method --------------------------------------------------------------------
-
-
-@cache
-def _plan(b, c_in, c_out, t, k, method, single=True, depthwise=False) -> int | None:
-    """How many samples an FFT takes at a time: t for "fft", None for a direct sum."""
-    if method in ("direct", "fft"):
-        return {"direct": None, "fft": t}[method]
-    blocks = {
-        block: _fft_cost(b, c_in, c_out, t, k, block, depthwise)
-        for block in _block_lengths(t, k)
-    }
-    if method == "overlap_add" and len(blocks) > 1:
-        del blocks[t]
-    best = min(blocks, key=blocks.get)
-    if depthwise:
-        each = _COST["depthwise"] * k + _COST["depthwise_sample"]
-        direct = _COST["depthwise_call"] + each * b * max(c_in, 16) * t
-    else:
-        direct = _direct_cost(b, c_in, c_out, t, k, single)
-    return None if method == "auto" and direct < blocks[best] else best
-
-
-def _block_lengths(t: int, k: int) -> list[int]:
-    """Block lengths worth a look: those that fill an FFT of 2^m or 3 2^m, and t."""
-    lengths = (m << e for e in range(5, 40) for m in (2, 3))
-    return [n - k + 1 for n in lengths if 2 * k <= n < t + k - 1] + [t]
-
-
-def _fft_cost(b, c_in, c_out, t, k, block, depthwise) -> float:
-    """Nanoseconds of an FFT convolution in blocks, by the table above."""
-    n, rows, pairs = fft_length(block + k - 1), b * -(-t // block), c_in * c_out
-    late = c_in if depthwise else c_out
-    samples = (pairs + rows * (c_in + late)) * n
-    cost = _COST["fft_call"] + _COST["transform"] * samples * math.log2(n)
-    cost += _COST["product"] * pairs * rows * n / 2
-    if n > 1 << 14:
-        cost += _COST["beyond_cache"] * samples
-    if block < t:
-        cost += _COST["add_call"] + _COST["add"] * rows * late * n * (1 + depthwise)
-    return cost
-
-
-def _direct_cost(b, c_in, c_out, t, k, single) -> float:
-    """Nanoseconds of torch's convolution, by the rule with which it picks its code."""
-    if single and (b > 1 or c_in * (t + k - 1) > 20480):
-        return (
-            _COST["direct_call"] + _COST["direct"] * b * c_in * max(c_out, 16) * t * k
-        )
-    columns = b * c_in * t * k
-    each = _COST["column" if columns <= 1 << 21 else "column_beyond"]
-    each += _COST["column_product"] * c_out
-    return _COST["columns_call"] + each * columns
 
 
 # The trilinear form and its three gradients --------------------------------------

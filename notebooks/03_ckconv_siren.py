@@ -62,7 +62,8 @@ from torch.nn import functional as F
 from ckutils.checks import agree, digest, source
 from ckutils.ckconv import CKCNN, CKBlock, CKConv
 from ckutils.datasets import fashion_mnist_small, photo, spoken_digits, vital_signs
-from ckutils.fftconv import causal_conv, causal_conv_depthwise, fft_length
+from ckutils.fftconv import causal_conv, causal_conv_depthwise
+from ckutils.fftplan import fft_length
 from ckutils.kernel_nets import Mlp, RandomFourierNet, Siren
 from ckutils.plotting import COLOURS, heatmap, images, use_style
 from ckutils.training import count_weights, fit, predict
@@ -1037,13 +1038,11 @@ except ValueError as refusal:
 # Many channels share transforms: a dense layer amortises $B + B$ transforms a channel over $C$ products. A *depthwise* layer has as many transforms as products, and a kernel of 3 has next to nothing to save. `method="auto"` compares these counts, with prices fitted once (`benchmarks/fftconv.py` measures them again on your machine).
 
 # %%
-from ckutils import fftconv
+from ckutils.fftplan import plan
 
 
 def choice(b, c, t, k, depthwise=False):
-    block = fftconv._plan(
-        b, c, 1 if depthwise else c, t, k, "auto", depthwise=depthwise
-    )
+    block = plan(b, c, 1 if depthwise else c, t, k, "auto", depthwise=depthwise)
     return "direct" if block is None else "fft" if block == t else "blocks"
 
 
@@ -1067,7 +1066,7 @@ for c in (1, 8, 30):
                 _ = causal_conv(x, kernel, method=method)
                 values.append(time.perf_counter() - start)
         ratios.append(np.median(spent["direct"]) / np.median(spent["fft"]))
-    _ = ax.loglog(lengths, ratios, "o-", ms=4, label=f"{c} channels")
+    _ = ax.loglog(lengths, ratios, "o-", ms=4, label=f"channels: {c}")
 _ = ax.axhline(1, color=COLOURS["black"], lw=0.8)
 _ = ax.set(xlabel="kernel length K (samples)", ylabel="time direct / FFT")
 _ = ax.legend()
@@ -1201,7 +1200,7 @@ for b, c, length in ((8, 30, 784), (4, 30, 4000), (8, 100, 784)):
     print(f"{(b, c, length)}: layer {once:.1f}, training step {step:.1f} times faster")
 
 # %% [markdown]
-# Most of what is saved is memory traffic, not arithmetic: on this kind of machine the published product spends most of its time on being stored. The backward pass tiles in the same way: the kernels' gradient exists for one tile, and is multiplied with $\hat s$ and $W$ there. Where (3.22) does not hold, because kernel values are dropped at random or multiplied by a learned window, the layer forms its kernels and convolves by `causal_conv`. In evaluation mode the kernels' spectrum is kept from call to call.
+# What is saved is arithmetic and, more than that, memory: a product that is never stored is neither written nor read again. The backward pass tiles in the same way: the kernels' gradient exists for one tile, and is multiplied with $\hat s$ and $W$ there. Where (3.22) does not hold, because kernel values are dropped at random or multiplied by a learned window, the layer forms its kernels and convolves by `causal_conv`. In evaluation mode the kernels' spectrum is kept from call to call.
 #
 # **On the GPU** the same code runs with tiles of 256 MB instead of 1 MB, so a few large matrix products do all the work. No GPU was at hand when this chapter was written: not measured.
 
@@ -1446,7 +1445,7 @@ for name, make in rivals.items():
     )
 
 # %% [markdown]
-# The full sizes of both tasks, up to $T = 6000$, are runs of hours. They have *not been run yet*, so the book quotes no number of its own for them; the paper's claim that a shallow CKCNN solves both at every length stays the paper's. "GRU struggles with both" does not hold as it stands: at 40 steps, look at its row above.
+# The full sizes of both tasks, up to $T = 6000$, are runs of hours. They have *not been run yet*, so the book quotes no number of its own for them; the paper's claim that a shallow CKCNN solves both at every length stays the paper's. "GRU struggles with both" is half right at these sizes: it does not copy, and it does add, as its rows above say.
 
 # %% [markdown]
 # ## 3.15 Real sequences

@@ -11,12 +11,8 @@ from hypothesis import strategies as st
 
 from ckutils import fftconv
 from ckutils.checks import agree
-from ckutils.fftconv import (
-    causal_conv,
-    causal_conv_depthwise,
-    causal_conv_ref,
-    fft_length,
-)
+from ckutils.fftconv import causal_conv, causal_conv_depthwise, causal_conv_ref
+from ckutils.fftplan import fft_length, plan
 
 LENGTHS = (1, 2, 3, 8, 9, 11, 16, 17, 49, 50, 161, 182, 257, 783, 784, 1023, 1024)
 FFTS = ("fft", "overlap_add")
@@ -118,7 +114,7 @@ def test_channels_beyond_the_cache_are_taken_in_groups(monkeypatch):
     want, lags = fftconv._convolve(x, kernel, 60), fftconv._lags(x @ x.mT @ x, x, 9, 60)
     monkeypatch.setitem(fftconv._GROUP_BYTES, "cpu", 8000)
     monkeypatch.setitem(fftconv._TILE_BYTES, "cpu", 1000)
-    assert len(fftconv._groups(7, 3, 120, x)) > 2
+    assert len(fftconv._groups(7, 3, 120, x)) == 2
     agree("groups", fftconv._convolve(x, kernel, 60), want, tol=1e-12)
     agree("lags", fftconv._lags(x @ x.mT @ x, x, 9, 60), lags, tol=1e-9)
 
@@ -198,7 +194,6 @@ def test_both_backward_functions_close_in_every_block_length(block):
 
 
 def test_the_rule_takes_direct_for_short_kernels_and_ffts_for_long_ones():
-    plan = fftconv._plan
     assert plan(8, 30, 30, 784, 3, "auto") is None
     assert plan(8, 30, 30, 784, 784, "auto") == 784
     assert plan(1, 1, 1, 100_000, 500, "auto") < 10_000
