@@ -19,7 +19,9 @@ _COST = {
     "product": 0.10,  # a complex product and sum
     "add": 0.52,  # a sample overlapped and added
     "direct_call": 3.5e4,  # oneDNN, which torch takes for batches and large inputs
-    "direct": 0.016,  # a real product and sum there, of 16 output channels at a time
+    "direct": 0.0095,  # a real product and sum there, of 16 output channels at a time,
+    "direct_long": 0.019,  # with more than 640 taps an output,
+    "direct_pair": 0.025,  # and a sample of a pair of channels
     "columns_call": 8.6e3,  # else it copies the input k times and multiplies matrices
     "column": 0.082,  # a number copied in the cache,
     "column_beyond": 1.8,  # and one beyond it, about 2^21 numbers
@@ -100,9 +102,9 @@ def _fft_cost(b, c_in, c_out, t, k, block, depthwise) -> float:
 def _direct_cost(b, c_in, c_out, t, k, single) -> float:
     """Nanoseconds of torch's convolution, by the rule with which it picks its code."""
     if single and (b > 1 or c_in * (t + k - 1) > 20480):
-        return (
-            _COST["direct_call"] + _COST["direct"] * b * c_in * max(c_out, 16) * t * k
-        )
+        each = _COST["direct" if c_in * k <= 640 else "direct_long"] * k
+        each += _COST["direct_pair"]
+        return _COST["direct_call"] + each * b * c_in * max(c_out, 16) * t
     columns = b * c_in * t * k
     each = _COST["column" if columns <= 1 << 21 else "column_beyond"]
     each += _COST["column_product"] * c_out
