@@ -1035,7 +1035,7 @@ except ValueError as refusal:
 # ([pytorch#21462](https://github.com/pytorch/pytorch/issues/21462), [fft-conv-pytorch#25](https://github.com/fkodom/fft-conv-pytorch/issues/25), [kornia#1731](https://github.com/kornia/kornia/issues/1731), [scipy#12232](https://github.com/scipy/scipy/issues/12232))
 #
 # Count. A direct sum needs $B\, C_{out} C_{in} L K$ products. By FFT there are $C_{out} C_{in} + B (C_{in} + C_{out})$ transforms of about $n \log_2 n$, and $B\, C_{out} C_{in}\, n/2$ complex products.
-# Many channels share transforms: a dense layer amortises $B + B$ transforms a channel over $C$ products. A *depthwise* layer has as many transforms as products, and a kernel of 3 has next to nothing to save. `method="auto"` compares these counts, with prices fitted once (`benchmarks/fftconv.py` measures them again on your machine).
+# Many channels share transforms: in a dense layer $B\,(C_{in} + C_{out})$ of them serve $B\, C_{in} C_{out}$ convolutions. A *depthwise* layer has $2B + 1$ transforms a channel for $B$ convolutions, so nothing is shared, and a kernel of 3 has next to nothing to save. `method="auto"` compares these counts, with prices fitted once (`benchmarks/fftconv.py` measures them again on your machine).
 
 # %%
 from ckutils.fftplan import plan
@@ -2007,7 +2007,7 @@ print("lags within the horizon:", int(kernel.nonzero().max()) + 1, " factor:", 1
 # | CK-46 | pMNIST 98.54 to 65.22 over omega_0 | not decidable here | The paper's numbers were not rerun; strong sensitivity is confirmed on copy memory. | 3.14 |
 # | CK-47 | random search over [0, 3000] | corrected | Nearly all of it is beyond the grid; search on a logarithmic scale below about (pi/2) L/3. | 3.18 |
 # | CK-48 | best omega_0 by length | not decidable here | Quoted; found for the released start, by random search. Our start has its valley at 10 to 30 at T = 60. | 3.14 |
-# | CK-49 | CKCNN solves both at every length, GRU struggles | holds if | CKCNN solves both at the chapter's sizes; full lengths have not been run. The GRU is shown beside it. | 3.14 |
+# | CK-49 | CKCNN solves both at every length, GRU struggles | holds if | CKCNN solves both at the chapter's sizes, the GRU the adding problem only; full lengths have not been run. | 3.14 |
 # | CK-50 | TCN (k = 7, n = 7) struggles | holds if | Its reach of 1,524 steps cannot suffice at T = 3000 and 6000; at T up to 1000 it can. | 3.14 |
 # | CK-51 | competitive with 5x to 80x fewer parameters | not decidable here | The parameter counts are reproduced exactly; the competitors' results were not rerun. | 3.15 |
 # | CK-52 | overfits sCIFAR10 | not decidable here | Not rerun; a large gap between training and test is shown on few pictures. | 3.18 |

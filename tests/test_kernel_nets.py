@@ -103,6 +103,7 @@ def test_as_published_is_what_the_order_of_the_released_code_gives():
     agree("discarded", layer.weight.detach(), start, tol=0)
 
 
+@torch.no_grad()
 def spreads(net, positions, biases=True):
     """Standard deviation of omega_0 W h in each layer of sines, biases apart."""
     h, out = positions, []
@@ -128,9 +129,9 @@ def test_phases_keep_the_spread_at_one_in_every_later_layer():
         net = built(lambda: Siren(1, 1, hidden_layers=6, hidden_features=64), seed)
         h, sizes = x, []
         for layer in net.hidden:
-            z = net.omega_0 * h @ layer.weight.T
+            z = net.omega_0 * h @ layer.weight.detach().T
             sizes.append(float(z.std()))  # over positions and units
-            h = torch.sin(z + net.omega_0 * layer.bias)
+            h = torch.sin(z + net.omega_0 * layer.bias.detach())
         rows.append(sizes)
     mean = torch.tensor(rows).mean(dim=0)
     assert (mean[1:] - 1).abs().max() < 0.1, mean
