@@ -63,7 +63,6 @@ from ckutils.checks import agree, digest, source
 from ckutils.ckconv import CKCNN, CKBlock, CKConv
 from ckutils.datasets import fashion_mnist_small, photo, spoken_digits, vital_signs
 from ckutils.fftconv import causal_conv, causal_conv_depthwise
-from ckutils.fftplan import fft_length
 from ckutils.kernel_nets import Mlp, RandomFourierNet, Siren
 from ckutils.plotting import COLOURS, heatmap, images, use_style
 from ckutils.training import count_weights, fit, predict
@@ -164,6 +163,8 @@ for name in ("weights, irregular", "function, irregular"):
 _ = right.set(xlabel="time t (s)", ylabel="output y(t)")
 _ = right.set_ylim(-0.65, 0.95)
 _ = (left.legend(), right.legend(loc="upper center", ncols=3, fontsize=7))
+
+# %%
 print(digest(truth=truth, weights=results["weights, irregular"]))
 
 # %% [markdown]
@@ -175,7 +176,7 @@ print(digest(truth=truth, weights=results["weights, irregular"]))
 # Write $x_c$ for channel $c$ of the signal, $c = 1, \dots, N_{in}$, and let a network compute from a lag $\tau$ the matrix $\psi(\tau) \in \mathbb{R}^{N_{out} \times N_{in}}$. We start from the continuous sum over all of time:
 #
 # $$
-# (x * \psi)(t) = \sum_{c=1}^{N_{in}} \int_{\mathbb{R}} x_c(\tau)\, \psi_c(t - \tau)\, d\tau. \tag{3.2}
+# (x * \psi)(t) = \sum_{c=1}^{N_{in} } \int_{\mathbb{R} } x_c(\tau)\, \psi_c(t - \tau)\, d\tau. \tag{3.2}
 # $$
 #
 # A check against a closed form: two Gaussians of widths $a$ and $b$ convolve to one of width $\sqrt{a^2 + b^2}$, and channels add.
@@ -296,7 +297,7 @@ print("as printed differs at t =", np.flatnonzero(np.array(printed) != meant).to
 # Attention writes each output as a weighted sum of all values, too. For token $i$ of $n$, with queries $q_i$, keys $k_j$ and values $v_j$,
 #
 # $$
-# \phi(x_i) = \sum_{j=1}^{n} \alpha_{ij}\, v_j, \qquad \alpha_{ij} = \frac{e^{q_i \cdot k_j}}{\sum_{j'} e^{q_i \cdot k_{j'}}}. \tag{3.7}
+# \phi(x_i) = \sum_{j=1}^{n} \alpha_{ij}\, v_j, \qquad \alpha_{ij} = \frac{e^{q_i \cdot k_j} }{\sum_{j'} e^{q_i \cdot k_{j'}} }. \tag{3.7}
 # $$
 #
 # The weights carry *two* indices. (The notes drop the $i$; then all tokens would get one and the same output.) Both layers multiply the signal by an $n \times n$ matrix. What differs is where its numbers come from:
@@ -325,6 +326,8 @@ panels["attention, input 2"] = attention[1]
 for ax, (title, matrix) in zip(axes, panels.items(), strict=True):
     _ = heatmap(ax, matrix.numpy(), label="weight")
     _ = ax.set(title=title, xlabel="read at step j", ylabel="written at step i")
+
+# %%
 print(digest(conv=conv_matrix, attention_1=attention[0], attention_2=attention[1]))
 
 # %% [markdown]
@@ -442,6 +445,8 @@ for row, goal in zip(axes, ("chirp", "saw"), strict=True):
     _ = row[0].set(ylabel=goal, xlabel="position")
     _ = row[1].set(xlabel="cycles a unit", ylabel="error", xlim=(0, 40), ylim=(1e-5, 2))
 _ = axes[0, 0].legend(ncols=2, loc="lower left")
+
+# %%
 print("ReLU errs most at cycles a unit:", float(residual["ReLU"].argmax()) / 2)
 print(digest(chirp=wanted[1], saw=wanted[2]))
 
@@ -543,6 +548,8 @@ agree("autograd = central difference", slope[:, 1], difference, tol=1e-5 * size)
 edges = slope.norm(dim=1).view(128, 128).float()
 pictures = {"photograph": picture[::2, ::2], "network": drawn[::2, ::2].clamp(0, 1)}
 figure = images({**pictures, "network, |gradient|": edges / edges.max()}, columns=3)
+
+# %%
 print(digest(photograph=picture))
 
 # %% [markdown]
@@ -580,7 +587,7 @@ print(4 * count_weights(image_net), picture.numel())
 # Let a layer receive $h = \sin(\cdot)$ with phases spread evenly over the circle. Then $E[h^2] = \tfrac12$, whatever the argument was. With weights drawn evenly from $(-c, c)$, whose variance is $c^2/3$, the pre-activation $z = \omega_0 W h$ of $n$ inputs has
 #
 # $$
-# \operatorname{Var}(z) = \omega_0^2 \cdot n \cdot \frac{c^2}{3} \cdot \frac12 = 1 \quad\Longleftrightarrow\quad c = \frac{1}{\omega_0}\sqrt{\frac{6}{n}}. \tag{3.16}
+# \operatorname{Var}(z) = \omega_0^2 \cdot n \cdot \frac{c^2}{3} \cdot \frac12 = 1 \quad\Longleftrightarrow\quad c = \frac{1}{\omega_0}\sqrt{\frac{6}{n} }. \tag{3.16}
 # $$
 #
 # By hand, for $n = 32$ and $\omega_0 = 30$: $c = \sqrt{6/32}/30 = 0.433/30 = 0.0144$. The first layer is different: its input is the position, and $(-1/d, 1/d)$ lets $\omega_0$ alone decide how often the sines turn.
@@ -632,6 +639,8 @@ for name, init in (("ours", "siren"), ("as published", "as-published")):
 _ = right.set(xlabel="position", ylabel="kernel at the start", ylim=(-4, 5))
 _ = right.legend(loc="upper right")
 in_band = (depth["ours"][1:] - 1).abs().max() < 0.1
+
+# %%
 print("ours within 10 % of 1 in layers 2 to 6:", bool(in_band))
 print(digest(ours=depth["ours"], published=depth["as published"]))
 
@@ -759,6 +768,8 @@ _ = right.loglog(omegas, edges_90, "o-", label="90 % of the power")
 _ = right.loglog(omegas, ideal, "--", label="$\\omega_0/2\\pi$")
 _ = right.set(xlabel="$\\omega_0$", ylabel="cycles a unit")
 _ = (left.legend(loc="lower left", fontsize=7), right.legend())
+
+# %%
 print(digest(cycles=edges_90))
 
 # %% [markdown]
@@ -848,6 +859,8 @@ fig, ax = plt.subplots(figsize=(7.2, 2.3))
 _ = ax.semilogy(lengths, wrap, "o-", ms=3)
 _ = ax.axvline(119, color=COLOURS["vermilion"], lw=1, label="L + K − 1 = 119")
 _ = (ax.set(xlabel="FFT length n (samples)", ylabel="largest error"), ax.legend())
+
+# %%
 print(
     "first right length:",
     next(n for n, e in zip(lengths, wrap, strict=True) if e < 1e-12),
@@ -864,6 +877,8 @@ print(digest(wrong=[e > 1e-12 for e in wrap]))
 # because FFTs split along prime factors.
 
 # %%
+from ckutils.fftplan import fft_length
+
 source(fft_length)
 print([fft_length(length) for length in (5, 11, 1567, 1999, 31_999)])
 
@@ -945,6 +960,8 @@ for given, marker in ((False, "o"), (True, ".")):
 _ = left.set(xlabel="length n", ylabel="relative error", title="round trip")
 _ = right.set(xlabel="FFT length t + k − 1", title="causal convolution")
 _ = (left.legend(loc="center right"), right.legend(loc="center right"))
+
+# %%
 print(digest(without=[without[n] > 1e-12 for n in sorted(without)]))
 
 # %% [markdown]
@@ -991,6 +1008,8 @@ for name, e in errors.items():
 _ = ax.axhline(bound, color=COLOURS["black"], lw=0.8, ls="--", label="bound (3.11)")
 _ = ax.set(xlabel="time (ms)", ylabel="largest error in 50 samples", ylim=(1e-13, 1e5))
 _ = ax.legend(ncols=3, loc="upper right", fontsize=7)
+
+# %%
 print(digest(exact=exact[0, 0].abs().log10()))
 
 # %% [markdown]
@@ -1070,6 +1089,8 @@ for c in (1, 8, 30):
 _ = ax.axhline(1, color=COLOURS["black"], lw=0.8)
 _ = ax.set(xlabel="kernel length K (samples)", ylabel="time direct / FFT")
 _ = ax.legend()
+
+# %%
 print(digest(lengths=lengths))
 
 # %% [markdown]
@@ -1222,7 +1243,7 @@ for b, c, length in ((8, 30, 784), (4, 30, 4000), (8, 100, 784)):
 # The optional parts are the dropout, the weight normalisation and the pointwise map. Parameters by hand, for two blocks of 30 channels on one input channel, kernel networks $1 \to 32 \to 32 \to N_{out} N_{in}$ with weight normalisation (one length a row more):
 #
 # $$
-# 4 \cdot \underbrace{(96 + 1088)}_{\text{sines}} + \underbrace{34\,(30 \cdot 1 + 3 \cdot 900)}_{\text{readouts}} + \underbrace{4 \cdot 30}_{\text{biases}} + \underbrace{4 \cdot 60}_{\text{norms}} + \underbrace{60}_{\text{shortcut}} + \underbrace{310}_{\text{head}} = 98{,}286. \tag{3.26}
+# 4 \cdot \underbrace{(96 + 1088)}_{\text{sines} } + \underbrace{34\,(30 \cdot 1 + 3 \cdot 900)}_{\text{readouts} } + \underbrace{4 \cdot 30}_{\text{biases} } + \underbrace{4 \cdot 60}_{\text{norms} } + \underbrace{60}_{\text{shortcut} } + \underbrace{310}_{\text{head} } = 98{,}286. \tag{3.26}
 # $$
 
 # %%
@@ -1274,6 +1295,8 @@ _ = ax.axvline(30.5, color=COLOURS["black"], lw=0.8)
 _ = ax.text(31, 1, "future of output 30 (step: exactly 0, not drawn)", fontsize=8)
 _ = ax.set(xlabel="input step", ylabel="|gradient| of output 30", ylim=(1e-3, 4))
 _ = ax.legend(loc="upper left", ncols=2)
+
+# %%
 print(digest(step=seen["step"] > 0, released=seen["released"] > 0))
 
 # %% [markdown]
@@ -1408,6 +1431,8 @@ _ = right.loglog(sorted(sweep), [sweep[w] for w in sorted(sweep)], "o-")
 _ = (right.set(xlabel="$\\omega_0$"), left.legend(loc="lower left"))
 print("best omega_0 of the sweep is 10 or 30:", min(sweep, key=sweep.get) in (10, 30))
 worse = min(sweep[2.0], sweep[400.0]) > 3 * sweep[30.0]
+
+# %%
 print("at 2 and at 400 more than 3 times the loss at 30:", worse)
 print(digest(below_guessing=[run.losses[-1] < guess / 3 for run in copied.values()]))
 
@@ -1616,6 +1641,8 @@ _ = ax.plot(queries, good, label="weights 1/(n p)")
 _ = ax.plot(queries, bad, label="equal weights")
 _ = (ax.set(xlabel="time (training steps)", ylabel="output"), ax.legend())
 errors = [float((y - reference_y).norm() / reference_y.norm()) for y in (good, bad)]
+
+# %%
 print(digest(integral=reference_y))
 print(
     "weighed within 20 %:",
@@ -1831,6 +1858,8 @@ _ = (left.legend(), right.legend())
 print("published start errs more at 8 kHz:",
       error["as-published", 8000, "1/r"] > 1.5 * error["siren", 8000, "1/r"])  # fmt: skip
 rough = {name: error["as-published", 8000, name] for name in ("1/r", "calm")}
+
+# %%
 print("a low-pass on its kernel helps:", rough["calm"] < rough["1/r"])
 print(digest(below=[[error["siren", f, n] < 0.2 for n in ("1/r", "r")] for f in hz]))
 
