@@ -351,6 +351,20 @@ def test_the_heads_read_the_last_step_and_all_steps():
     agree("last", last(x).detach(), every(x)[..., -1].detach(), tol=1e-12)
 
 
+def test_the_resolution_reaches_every_convolution():
+    net = built(lambda: CKCNN(1, 3, channels=4, blocks=2, horizon=12, head="all"))
+    x = drawn(2, 1, 25)
+    want = x
+    for block in net.blocks:
+        y = block.conv1(want, resolution=2.0)
+        y = block.conv2(block.norm1(y).clamp(min=0), resolution=2.0)
+        y = block.norm2(y).clamp(min=0)
+        want = (block.shortcut(want) + y).clamp(min=0)
+    want = torch.einsum("oc,bct->bot", net.linear.weight, want)
+    want = want + net.linear.bias[:, None]
+    agree("by hand", net(x, resolution=2.0).detach(), want.detach(), tol=1e-10)
+
+
 def test_dropout_and_the_shortcut():
     block = built(lambda: CKBlock(3, 3, dropout=1.0))
     block.norm2.weight.data.zero_()
