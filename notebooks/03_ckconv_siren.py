@@ -297,7 +297,7 @@ print("as printed differs at t =", np.flatnonzero(np.array(printed) != meant).to
 # Attention writes each output as a weighted sum of all values, too. For token $i$ of $n$, with queries $q_i$, keys $k_j$ and values $v_j$,
 #
 # $$
-# \phi(x_i) = \sum_{j=1}^{n} \alpha_{ij}\, v_j, \qquad \alpha_{ij} = \frac{e^{q_i \cdot k_j} }{\sum_{j'} e^{q_i \cdot k_{j'}} }. \tag{3.7}
+# \phi(x_i) = \sum_{j=1}^{n} \alpha_{ij}\, v_j, \qquad \alpha_{ij} = \frac{e^{q_i \cdot k_j} }{\sum_{j'} e^{q_i \cdot k_{j'} } }. \tag{3.7}
 # $$
 #
 # The weights carry *two* indices. (The notes drop the $i$; then all tokens would get one and the same output.) Both layers multiply the signal by an $n \times n$ matrix. What differs is where its numbers come from:
