@@ -41,6 +41,7 @@ __all__ = [
     "random_patches",
     "ridge_classifier",
     "spherical_kmeans",
+    "spherical_kmeans_ref",
 ]
 
 # Anchors --------------------------------------------------------------------------
@@ -147,6 +148,34 @@ def spherical_kmeans(
         if now - last < tol:
             break
         last, centroids = now, _centroids(unit, similarity, labels, n_clusters)
+    return centroids
+
+
+def spherical_kmeans_ref(
+    x: Tensor,
+    n_clusters: int,
+    *,
+    generator: torch.Generator,
+    iterations: int = 20,
+    tol: float = 1e-4,
+) -> Tensor:
+    """spherical_kmeans cluster by cluster, as it is usually first written."""
+    unit = torch.stack([row / row.norm() for row in x if row.norm() > 0])
+    first = torch.randperm(len(unit), generator=generator)[:n_clusters]
+    centroids, last = unit[first.to(x.device)], -math.inf
+    for _ in range(iterations):
+        similarity = torch.stack([unit @ centroid for centroid in centroids], dim=1)
+        best, labels = similarity.max(dim=1)
+        if float(best.mean()) - last < tol:
+            break
+        last, spare, rows = float(best.mean()), 0, []
+        for cluster in range(n_clusters):
+            total = unit[labels == cluster].sum(dim=0)
+            if total.norm() == 0:
+                total = unit[best.argsort(stable=True)[spare]]
+                spare += 1
+            rows.append(total / total.norm())
+        centroids = torch.stack(rows)
     return centroids
 
 
@@ -418,7 +447,7 @@ class CKN(nn.Module):
         images: Tensor,
         labels: Tensor,
         *,
-        penalty: float = 1e-3,
+        penalty: float = 3e-7,
         seed: int = 0,
         progress: bool = False,
         **unsupervised,
@@ -476,7 +505,7 @@ def _room_for_classifier(net: CKN, state: dict, prefix: str, *unused) -> None:
         net.classifier = nn.Linear(weight.shape[1], weight.shape[0]).to(like)
 
 
-def ridge_classifier(x: Tensor, labels: Tensor, penalty: float = 1e-3) -> nn.Linear:
+def ridge_classifier(x: Tensor, labels: Tensor, penalty: float = 3e-7) -> nn.Linear:
     """The linear map W x + b nearest to +1 at the label and -1 elsewhere, ridged.
 
     Chapter 5, eq. (5.18): least squares in closed form, so a deterministic classifier.
