@@ -41,7 +41,8 @@ def exponential_kernel(u: Tensor, beta: float | Tensor) -> Tensor:
         check_number(0, beta=beta)
         if beta == 0:
             raise ValueError(f"beta must be > 0, got {beta!r}")
-    return torch.exp(beta * (u - 1))
+    beta = beta.to(u.dtype) if isinstance(beta, Tensor) else beta
+    return (u - 1).mul_(beta).exp_()  # in place: one new array instead of three
 
 
 def polynomial_kernel(u: Tensor, degree: int, *, offset: float = 0.0) -> Tensor:
@@ -150,8 +151,7 @@ class _InverseSqrt(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         matrix, inverse_root = ctx.saved_tensors
-        symmetric = (grad + grad.mT) / 2
-        solution = _Lyapunov.apply(matrix @ inverse_root, symmetric, ctx.lyapunov)
+        solution = _Lyapunov.apply(matrix @ inverse_root, grad, ctx.lyapunov)
         return -inverse_root @ solution @ inverse_root, None, None
 
 

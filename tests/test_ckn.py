@@ -319,6 +319,12 @@ def test_nystrom_features_gradients_are_finite_at_a_zero_patch_and_right_elsewhe
     agree("gradient at 0", zero.grad, torch.zeros(1, 4), tol=0)
 
 
+def test_nystrom_features_gradient_is_finite_with_repeated_anchors_and_no_ridge():
+    z = unit(3, 4).repeat(2, 1).requires_grad_()
+    nystrom_features(normal(5, 4), z, kappa).sum().backward()
+    assert torch.isfinite(z.grad).all()
+
+
 def test_nystrom_features_say_what_they_refuse():
     with pytest.raises(ValueError, match=r"must be \(n, d\) and \(p, d\), got shapes"):
         nystrom_features(torch.ones(2, 3), torch.ones(2, 4), kappa)
