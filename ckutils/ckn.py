@@ -391,7 +391,7 @@ class CKN(nn.Module):
         return maps[1:]
 
     def encode(self, images: Tensor, *, batch_size: int = 50) -> Tensor:
-        """The last map of each image as a vector, (b, p h w), in batches that fit caches."""
+        """The last map of each image as a vector, (b, p h w), batch by batch."""
         check_int(1, batch_size=batch_size)
         whitenings = [layer.whitening() for layer in self.layers]
         parts = []
@@ -451,7 +451,7 @@ class CKN(nn.Module):
         images: Tensor,
         labels: Tensor,
         *,
-        penalty: float = 3e-7,
+        penalty: float = 1e-3,
         seed: int = 0,
         progress: bool = False,
         **unsupervised,
@@ -460,7 +460,7 @@ class CKN(nn.Module):
 
         Args:
             images: (b, c, h, w). labels: (b,), int64, 0 to classes - 1.
-            penalty: ridge, relative to the mean squared norm of the centred encodings.
+            penalty: of ridge_classifier.
             seed, progress, unsupervised: of fit_unsupervised.
         Returns the network itself. Raises ValueError for labels of another length.
         """
@@ -509,11 +509,11 @@ def _room_for_classifier(net: CKN, state: dict, prefix: str, *unused) -> None:
         net.classifier = nn.Linear(weight.shape[1], weight.shape[0]).to(like)
 
 
-def ridge_classifier(x: Tensor, labels: Tensor, penalty: float = 3e-7) -> nn.Linear:
+def ridge_classifier(x: Tensor, labels: Tensor, penalty: float = 1e-3) -> nn.Linear:
     """The linear map W x + b nearest to +1 at the label and -1 elsewhere, ridged.
 
     Chapter 5, eq. (5.18): least squares in closed form, so a deterministic classifier.
-    It minimises the mean of |t - W x - b|^2 plus penalty m |W|^2 with m the mean
+    It minimises the sum of |t - W x - b|^2 plus penalty m |W|^2 with m the mean
     squared norm of the centred x, which makes `penalty` free of the scale of x.
 
     Args:
@@ -547,7 +547,7 @@ def ridge_classifier(x: Tensor, labels: Tensor, penalty: float = 3e-7) -> nn.Lin
 
 def _ridge(x: Tensor, targets: Tensor, penalty: float) -> Tensor:
     """(x^T x + r I)^-1 x^T t = x^T (x x^T + r I)^-1 t: whichever matrix is smaller."""
-    ridge = penalty * x.square().sum()
+    ridge = penalty * x.square().sum(1).mean()
     narrow = x.shape[1] <= x.shape[0]
     gram = x.mT @ x if narrow else x @ x.mT
     gram.diagonal().add_(ridge)

@@ -106,8 +106,8 @@ def polar(x: Array):
 
     def pull(grad_norm: Array, grad_unit: Array) -> Array:
         along = (unit * grad_unit).sum(axis=-1, keepdims=True)
-        turn = (grad_unit - along * unit) / safe  # what stays on the sphere
-        return xp.where(positive, turn, grad_unit) + grad_norm * unit
+        # what turns the unit vector, and what lengthens it
+        return (grad_unit - along * unit) / safe + grad_norm * unit
 
     return norm, unit, pull
 
