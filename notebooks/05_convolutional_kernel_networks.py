@@ -25,6 +25,27 @@
 #
 # The code blocks of the chapter print the same on a CPU and on a GPU; no GPU figure is stated that was not measured, and where one is missing the text says "not measured".
 
+# %% tags=["hide-input", "nbval-ignore-output"]
+# The first cell of every chapter: find ckutils, or install it and change nothing else.
+import importlib.util
+import subprocess
+import sys
+
+REPOSITORY, TAG = "", "v0.1.0"  # written by `make publish`
+if importlib.util.find_spec("ckutils") is None:
+    if not REPOSITORY:
+        raise SystemExit(
+            "ckutils is missing. In a clone of the book, run `make .venv` and use the "
+            "kernel in .venv; or, beside the clone, `pip install --no-deps ./CLONE`."
+        )
+    source = f"ckutils @ git+https://github.com/{REPOSITORY}@{TAG}"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", source]
+    if subprocess.run(pip).returncode:
+        raise SystemExit(f"no network? Install it by hand, then rerun: {source}")
+from ckutils.checks import describe_runtime
+
+print(describe_runtime())
+
 # %%
 import math
 import time
@@ -568,13 +589,15 @@ print("the same rows, in another order:", same)
 
 # %%
 def published_sample(images, k, count):
-    b, c = images.shape[:2]
-    window = (b, c, k, k)
+    window = (*images.shape[:2], k, k)
     view = np.lib.stride_tricks.sliding_window_view(images, window)
-    return view.reshape(-1, c * k * k)[:count]
+    return view.reshape(-1, images.shape[1] * k * k)[:count]
 
 
 data = fashion_mnist_small()
+print("training images:", list(data.train_images.shape))
+
+# %%
 first = data.train_images[:1000].numpy()
 for n in (100, 1000):
     got = published_sample(first[:n], 5, 1000)
@@ -1428,7 +1451,7 @@ print(digest(sequence=sequence))
 # The factor on the left has nothing to do with the speed of anything. On a GPU, three ways to stop the clock:
 
 
-# %% tags=["nbval-ignore-output"]
+# %%
 def gpu_times(x, w, times=50):
     F.conv2d(x, w)
     torch.cuda.synchronize()  # the first call, apart
@@ -1448,6 +1471,7 @@ def gpu_times(x, w, times=50):
     return [t / times * 1e3 for t in (unsynchronised, synchronised, by_events)]
 
 
+# %% tags=["nbval-ignore-output"]
 got = gpu_times(x32.cuda(), w32.cuda()) if torch.cuda.is_available() else "not measured"
 print("GPU, ms: unsynchronised, synchronised, by events:", got)
 
