@@ -1,6 +1,6 @@
 """The convolutional kernel network without a deep-learning framework, on NumPy or CuPy.
 
-Chapter 5, section 5.7. Every operation is a function of arrays that returns its value
+Chapter 5, section 5.8. Every operation is a function of arrays that returns its value
 and its pullback: the function that carries the gradient of a loss with respect to the
 value back to the arguments. An argument used twice receives two gradients, and the code
 adds them by name. `xp` is the array module of the images, NumPy or CuPy; this file

@@ -1,6 +1,6 @@
 """Dot-product kernels, the inverse square root with its gradient, Nystrom features.
 
-Chapter 5, sections 5.2, 5.3 and 5.6. Letters: d numbers a patch, n patches, p anchors.
+Chapter 5, sections 5.2, 5.3 and 5.7. Letters: d numbers a patch, n patches, p anchors.
 Anchors are unit rows (p, d).
 """
 
