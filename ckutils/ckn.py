@@ -506,7 +506,8 @@ def _room_for_classifier(net: CKN, state: dict, prefix: str, *unused) -> None:
     weight = state.get(f"{prefix}classifier.weight")
     if weight is not None and net.classifier is None:
         like = net.layers[0].anchors
-        net.classifier = nn.Linear(weight.shape[1], weight.shape[0]).to(like)
+        shape = weight.shape[1], weight.shape[0]
+        net.classifier = nn.utils.skip_init(nn.Linear, *shape).to(like)
 
 
 def ridge_classifier(x: Tensor, labels: Tensor, penalty: float = 1e-3) -> nn.Linear:
@@ -538,7 +539,7 @@ def ridge_classifier(x: Tensor, labels: Tensor, penalty: float = 1e-3) -> nn.Lin
     targets = 2 * F.one_hot(labels).to(x.dtype) - 1
     centre, bias = x.mean(0), targets.mean(0)
     weight = _ridge(x - centre, targets - bias, penalty)  # (d, classes)
-    linear = nn.Linear(*weight.shape).to(x)
+    linear = nn.utils.skip_init(nn.Linear, *weight.shape).to(x)
     with torch.no_grad():
         linear.weight.copy_(weight.mT)
         linear.bias.copy_(bias - centre @ weight)

@@ -603,13 +603,13 @@ def test_network_learns_every_parameter_and_its_objective_is_written_out():
 
 
 def test_unsupervised_anchors_are_unit_reproducible_and_need_no_global_seed(capsys):
-    images = normal(20, 1, 9, 8, dtype=torch.float32)
+    images, labels = normal(20, 1, 9, 8, dtype=torch.float32), torch.arange(20) % 3
     states = []
     for seed, progress in ((3, False), (3, True), (4, False)):
         torch.manual_seed(7)
         net = small_network()
         before = torch.get_rng_state()
-        net.fit_unsupervised(images, patches=200, seed=seed, progress=progress)
+        net.fit(images, labels, patches=200, seed=seed, progress=progress)
         assert torch.equal(before, torch.get_rng_state())
         states.append(torch.cat([layer.anchors.flatten() for layer in net.layers]))
     assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
