@@ -1,0 +1,138 @@
+"""Convolution with mixed kernels against the same with its kernel formed."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ckutils import factorised
+from ckutils.checks import agree
+from ckutils.factorised import mixed_causal_conv, mixed_causal_conv_ref
+
+
+def drawn(*shape, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def test_two_basis_functions_by_hand():
+    x = torch.tensor([[[1.0, 10.0, 100.0]]])
+    basis = torch.tensor([[1.0, 1.0, 1.0], [0.0, 1.0, 2.0]])
+    mix = torch.tensor([[[1.0, 1.0]], [[0.0, 3.0]]])  # kernels (1, 2, 3) and (0, 3, 6)
+    want = [[[1.0, 12.0, 123.0], [0.0, 3.0, 36.0]]]
+    agree("by hand", mixed_causal_conv(x, basis, mix), want, tol=1e-3)
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(
+    b=st.integers(1, 3), c_in=st.integers(1, 4), c_out=st.integers(1, 4),
+    t=st.integers(1, 60), k=st.integers(1, 70), h=st.integers(1, 6),
+    seed=st.integers(0, 2**31),
+)  # fmt: skip
+def test_it_is_the_convolution_with_the_kernel_formed(b, c_in, c_out, t, k, h, seed):
+    x, basis = drawn(b, c_in, t, seed=seed), drawn(h, k, seed=seed + 1)
+    mix, g = drawn(c_out, c_in, h, seed=seed + 2), drawn(b, c_out, t, seed=seed + 3)
+    results = []
+    for function in (mixed_causal_conv, mixed_causal_conv_ref):
+        inputs = [v.clone().requires_grad_() for v in (x, basis, mix)]
+        y = function(*inputs)
+        results.append([y.detach(), *torch.autograd.grad(y, inputs, g)])
+    for name, got, want in zip(("y", "x", "basis", "mix"), *results, strict=True):
+        size = max(1.0, float(want.abs().max()))
+        agree(f"{name} {b=} {c_in=} {c_out=} {t=} {k=} {h=}", got, want, 1e-12 * size)
+
+
+def test_float32_at_the_size_of_a_layer():
+    x, basis = drawn(4, 30, 784).float(), drawn(33, 784).float()
+    mix, g = drawn(30, 30, 33).float() / 30, drawn(4, 30, 784).float()
+    results = []
+    for function in (mixed_causal_conv, mixed_causal_conv_ref):
+        inputs = [v.clone().requires_grad_() for v in (x, basis, mix)]
+        y = function(*inputs)
+        results.append([y.detach(), *torch.autograd.grad(y, inputs, g)])
+    for name, got, want in zip(("y", "x", "basis", "mix"), *results, strict=True):
+        agree(name, got, want, tol=1e-5 * float(want.abs().max()))
+
+
+@pytest.mark.parametrize("tile_bytes", [1 << 20, 500])
+def test_gradients_of_first_and_second_order(tile_bytes, monkeypatch):
+    monkeypatch.setitem(factorised._TILE_BYTES, "cpu", tile_bytes)
+    inputs = [drawn(2, 3, 17), drawn(4, 11), drawn(2, 3, 4)]
+    inputs = [v.requires_grad_() for v in inputs]
+    assert torch.autograd.gradcheck(mixed_causal_conv, inputs)
+    assert torch.autograd.gradgradcheck(mixed_causal_conv, inputs)
+
+
+def test_gradients_only_where_they_are_asked_for():
+    for asked in range(3):
+        inputs = [drawn(2, 3, 17), drawn(4, 11), drawn(2, 3, 4)]
+        inputs[asked].requires_grad_()
+        assert torch.autograd.gradcheck(mixed_causal_conv, inputs)
+
+
+class PeakMemory(TorchDispatchMode):
+    """The most bytes that tensors made inside held at one time."""
+
+    def __init__(self):
+        super().__init__()
+        self.live, self.peak = {}, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        known = {v.untyped_storage()._cdata for v in self.inputs}
+        for value in tree_leaves(result):
+            if isinstance(value, torch.Tensor):
+                storage = value.untyped_storage()
+                if storage._cdata not in known:
+                    # a weak reference: a dead storage counts no longer
+                    self.live[storage._cdata] = (
+                        torch.multiprocessing.reductions.StorageWeakRef(storage),
+                        storage.nbytes(),
+                    )
+        self.live = {k: v for k, v in self.live.items() if not v[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self.live.values()))
+        return result
+
+    inputs = ()
+
+
+def published(x, basis, mix):
+    """The published formulation: all kernels, all spectra, a broadcast product."""
+    kernel, n = mix @ basis, 2 * x.shape[-1]
+    product = torch.fft.rfft(x, n)[:, None] * torch.fft.rfft(kernel, n)
+    return torch.fft.irfft(product.sum(dim=2), n)[..., : x.shape[-1]]
+
+
+def test_peak_memory_is_a_tenth_of_the_published_formulation():
+    x, basis, mix = (
+        torch.ones(4, 30, 16000),
+        torch.ones(33, 16000),
+        torch.ones(30, 30, 33),
+    )
+    peaks = []
+    for function in (mixed_causal_conv, published):
+        with PeakMemory() as memory, torch.no_grad():
+            memory.inputs = (x, basis, mix)
+            function(x, basis, mix)
+        peaks.append(memory.peak - x.nbytes)  # less the output
+    assert peaks[0] <= peaks[1] / 10, peaks
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (((1, 2), (3, 4), (1, 2, 3)), r"x must have 3 axes, none of them empty.*1, 2"),
+        (((1, 2, 4), (4,), (1, 2, 3)), "basis must have 2 axes"),
+        (((1, 2, 4), (3, 4), (1, 2)), "mix must have 3 axes"),
+        (((1, 2, 4), (3, 4), (1, 2, 5)), r"\(c_in, h\) = \(2, 3\), got shape \(1, 2"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(shapes, message):
+    with pytest.raises(ValueError, match=message):
+        mixed_causal_conv(*(torch.ones(shape) for shape in shapes))
+    with pytest.raises(ValueError, match="basis must have the dtype and device of x"):
+        mixed_causal_conv(
+            torch.ones(1, 1, 1), torch.ones(1, 1).double(), torch.ones(1, 1, 1)
+        )
