@@ -56,10 +56,10 @@ def test_float32_at_the_size_of_a_layer():
         agree(name, got, want, tol=1e-5 * float(want.abs().max()))
 
 
-@pytest.mark.parametrize("tile_bytes", [1 << 20, 500])
+@pytest.mark.parametrize("tile_bytes", [1 << 20, 300])
 def test_gradients_of_first_and_second_order(tile_bytes, monkeypatch):
     monkeypatch.setitem(factorised._TILE_BYTES, "cpu", tile_bytes)
-    inputs = [drawn(2, 3, 17), drawn(4, 11), drawn(2, 3, 4)]
+    inputs = [drawn(1, 2, 13), drawn(3, 5), drawn(2, 2, 3)]
     inputs = [v.requires_grad_() for v in inputs]
     assert torch.autograd.gradcheck(mixed_causal_conv, inputs)
     assert torch.autograd.gradgradcheck(mixed_causal_conv, inputs)
@@ -67,7 +67,7 @@ def test_gradients_of_first_and_second_order(tile_bytes, monkeypatch):
 
 def test_gradients_only_where_they_are_asked_for():
     for asked in range(3):
-        inputs = [drawn(2, 3, 17), drawn(4, 11), drawn(2, 3, 4)]
+        inputs = [drawn(2, 3, 7), drawn(4, 5), drawn(2, 3, 4)]
         inputs[asked].requires_grad_()
         assert torch.autograd.gradcheck(mixed_causal_conv, inputs)
 
