@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ckutils.checks import check_choice, check_int
+from ckutils.fftconv import fft_length
 
 __all__ = ["geometric_spectrum", "linear_recurrence", "linear_recurrence_ref", "powers"]
 
@@ -79,6 +80,7 @@ def _prepare(a: Tensor, b: Tensor, initial: Tensor | None):
                 f"{name} must be a float32, float64, complex64 or complex128 tensor, "
                 f"got {got}"
             )
+    for name, value in named.items():
         if value.dtype.to_real() != b.dtype.to_real() or value.device != b.device:
             raise ValueError(
                 f"{name} must have the precision and device of b, {b.dtype} on "
@@ -118,8 +120,10 @@ def _batch(a: Tensor, b: Tensor, initial: Tensor | None):
 
 def _loop(a: Tensor, b: Tensor, h: Tensor) -> Tensor:
     states = []
-    for t in range(b.shape[-1]):
-        h = a[..., t if a.shape[-1] > 1 else 0] * h + b[..., t]
+    # unbind, not b[..., t]: the gradient of T slices would be T arrays of length T
+    a = a.expand(*a.shape[:-1], b.shape[-1])
+    for a_t, b_t in zip(a.unbind(-1), b.unbind(-1), strict=True):
+        h = a_t * h + b_t
         states.append(h)
     return torch.stack(states, dim=-1)
 
@@ -280,13 +284,14 @@ def _by_fft(a: Tensor, b: Tensor, initial: Tensor) -> Tensor:
             f"method 'fft' needs |a| <= 1, got {float(a.abs().max())}: beyond 1 its "
             "absolute error swamps the early states"
         )
-    n_fft = 2 * t  # >= t + t - 1: nothing wraps around
+    n_fft = fft_length(2 * t - 1)  # nothing wraps around
     table = powers(a[..., 0], t + 1)  # (..., t + 1)
-    spectrum = torch.fft.fft(table[..., :t], n_fft) * torch.fft.fft(b, n_fft)
-    h = torch.fft.ifft(spectrum, n_fft)[..., :t]
-    h = h if b.is_complex() else h.real
-    return h + table[..., 1:] * initial.unsqueeze(-1)
+    fft, ifft = _FFT[b.is_complex()]
+    spectrum = fft(table[..., :t], n_fft) * fft(b, n_fft)
+    return ifft(spectrum, n_fft)[..., :t] + table[..., 1:] * initial.unsqueeze(-1)
 
+
+_FFT = {False: (torch.fft.rfft, torch.fft.irfft), True: (torch.fft.fft, torch.fft.ifft)}
 
 # Which method --------------------------------------------------------------------
 
