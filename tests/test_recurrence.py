@@ -92,7 +92,7 @@ def narrow(x):
     return x.to(torch.complex64 if x.is_complex() else torch.float32)
 
 
-# The recurrence: by hand, and every method against the float64 loop ---------------
+# The recurrence: by hand, and every method against the float64 loop --------------
 
 
 @pytest.mark.parametrize("method", ["auto", "loop", "scan"])
@@ -260,7 +260,7 @@ def test_other_libraries_agree():
     assert_within(got, torch.tensor(want), 1e-11)
 
 
-# Gradients -------------------------------------------------------------------------
+# Gradients -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
@@ -304,7 +304,7 @@ def test_the_reverse_pass_stores_the_states_and_no_loop():
     assert h.grad_fn.name() == "_ScanBackward"
 
 
-# Powers and spectra ------------------------------------------------------------------
+# Powers and spectra --------------------------------------------------------------
 
 
 @QUICK
@@ -340,7 +340,7 @@ def test_the_closed_spectrum_is_the_fft_of_the_powers(length, n_fft, size, turn)
     assert_within(got, want, 64 * length * 2.0**-52)
 
 
-# A dense transition matrix -------------------------------------------------------------
+# A dense transition matrix -------------------------------------------------------
 
 
 def test_dense_recurrence_by_hand():
@@ -374,7 +374,7 @@ def test_a_diagonal_matrix_is_a_scalar_recurrence():
     assert_within(linear_recurrence(a[:, None], x), dense, 1e-12)
 
 
-# Sums of exponentials ------------------------------------------------------------------
+# Sums of exponentials ------------------------------------------------------------
 
 
 def test_a_sum_of_exponentials_is_found_again():
@@ -471,7 +471,7 @@ def test_irregular_scan_on_a_regular_grid_is_the_convolution():
     assert_within(got, linear_recurrence(torch.exp(rates), x), 1e-12)
 
 
-# The linear recurrent unit ---------------------------------------------------------------
+# The linear recurrent unit -------------------------------------------------------
 
 
 def unit(seed=0, **ring):
@@ -581,7 +581,7 @@ def test_it_stays_stable_wherever_the_parameters_go():
     assert bool((module.lam.abs() < 1).all())
 
 
-# What is refused ---------------------------------------------------------------------------
+# What is refused -----------------------------------------------------------------
 
 X = torch.zeros(1, 1, 3)
 EYE, COLUMN = torch.eye(2), torch.zeros(2, 1)
