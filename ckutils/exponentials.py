@@ -37,7 +37,9 @@ def fit_exponentials(kernel: Tensor, terms: int) -> Exponentials:
         terms: how many complex exponentials, 1 <= terms <= length / 2 - 1.
     Returns Exponentials. A real kernel needs two terms for each oscillation. Exact up
         to rounding if the kernel is such a sum of decaying exponentials; otherwise a
-        good fit, not the best one. Poles outside the unit circle are moved onto it.
+        good fit, not the best one, and worse again once terms exceed the numerical rank
+        of H. Poles outside the unit circle are moved onto it, so a kernel that grows
+        towards its end is fitted badly.
     Raises ValueError for other shapes, dtypes or counts. Cost: a singular value
         decomposition of a (length / 2, length / 2) matrix.
 
@@ -55,12 +57,13 @@ def fit_exponentials(kernel: Tensor, terms: int) -> Exponentials:
     values = kernel.double()
     hankel = values.unfold(0, len(values) // 2, 1)  # H[i, j] = kernel[i + j]
     frame = torch.linalg.svd(hankel.T, full_matrices=False).U[:, :terms]
-    shift = torch.linalg.lstsq(frame[:-1], frame[1:]).solution  # (terms, terms)
+    shift = torch.linalg.pinv(frame[:-1]) @ frame[1:]  # (terms, terms)
     poles = torch.linalg.eigvals(shift)
     poles = poles / poles.abs().clamp_min(1)
     table = powers(poles, len(values)).T  # (length, terms)
-    weights = torch.linalg.lstsq(table, values.to(table.dtype)[:, None]).solution
-    return Exponentials(poles, weights[:, 0])
+    # near-equal poles make the columns nearly dependent; what lies below is noise
+    inverse = torch.linalg.pinv(table, rtol=1e-13)
+    return Exponentials(poles, inverse @ values.to(table.dtype))
 
 
 # From continuous to discrete time ------------------------------------------------
