@@ -24,8 +24,10 @@ class Exponentials(NamedTuple):
         return (self.weights @ powers(self.poles, length)).real
 
 
-def fit_exponentials(kernel: Tensor, terms: int) -> Exponentials:
-    """kernel[t] ~ Re sum_k c_k a_k^t with |a_k| <= 1, by the shifts of a Hankel matrix.
+def fit_exponentials(
+    kernel: Tensor, terms: int, *, stable: bool = True
+) -> Exponentials:
+    """kernel[t] ~ Re sum_k c_k a_k^t, |a_k| <= 1, by the shifts of a Hankel matrix.
 
     Chapter 4, eq. (4.13). The rows of H[i, j] = kernel[i + j] span a space in which a
     shift by one step is a small matrix; its eigenvalues are the poles. The weights then
@@ -35,11 +37,12 @@ def fit_exponentials(kernel: Tensor, terms: int) -> Exponentials:
     Args:
         kernel: (length,), float32 or float64; index 0 is lag 0.
         terms: how many complex exponentials, 1 <= terms <= length / 2 - 1.
+        stable: move poles outside the unit circle onto it. Otherwise they stay, and the
+            sum may grow beyond the fitted lags: of no use to a recurrence that runs on.
     Returns Exponentials. A real kernel needs two terms for each oscillation. Exact up
         to rounding if the kernel is such a sum of decaying exponentials; otherwise a
         good fit, not the best one, and worse again once terms exceed the numerical rank
-        of H. Poles outside the unit circle are moved onto it, so a kernel that grows
-        towards its end is fitted badly.
+        of H. A kernel that grows in places has no good stable fit.
     Raises ValueError for other shapes, dtypes or counts. Cost: a singular value
         decomposition of a (length / 2, length / 2) matrix.
 
@@ -59,7 +62,8 @@ def fit_exponentials(kernel: Tensor, terms: int) -> Exponentials:
     frame = torch.linalg.svd(hankel.T, full_matrices=False).U[:, :terms]
     shift = torch.linalg.pinv(frame[:-1]) @ frame[1:]  # (terms, terms)
     poles = torch.linalg.eigvals(shift)
-    poles = poles / poles.abs().clamp_min(1)
+    if stable:
+        poles = poles / poles.abs().clamp_min(1)
     table = powers(poles, len(values)).T  # (length, terms)
     # near-equal poles make the columns nearly dependent; what lies below is noise
     inverse = torch.linalg.pinv(table, rtol=1e-13)
@@ -72,7 +76,7 @@ def fit_exponentials(kernel: Tensor, terms: int) -> Exponentials:
 def zero_order_hold(rates: Tensor, step: float) -> tuple[Tensor, Tensor]:
     """x' = r x + u, with u constant over each step: x_t = a x_{t-1} + g u_t, exactly.
 
-    Chapter 4, eq. (4.21): a = exp(r step), g = (exp(r step) - 1) / r, which is `step`
+    Chapter 4, eq. (4.24): a = exp(r step), g = (exp(r step) - 1) / r, which is `step`
     at r = 0. expm1 keeps g's digits for a short step.
 
     Args:
@@ -93,7 +97,7 @@ def zero_order_hold(rates: Tensor, step: float) -> tuple[Tensor, Tensor]:
 def bilinear(rates: Tensor, step: float) -> tuple[Tensor, Tensor]:
     """The trapezoidal rule for x' = r x + u: x_t = a x_{t-1} + g (u_t + u_{t-1}) / 2.
 
-    Chapter 4, eq. (4.22): a = (1 + z) / (1 - z), g = step / (1 - z), z = r step / 2.
+    Chapter 4, eq. (4.25): a = (1 + z) / (1 - z), g = step / (1 - z), z = r step / 2.
     The left half-plane goes into the unit disc, whatever the step; error O(step^2).
 
     Args:
@@ -128,7 +132,7 @@ def exponentials_at(
 ) -> Tensor:
     """y_o(q) = sum over t_j <= q and i of psi_oi(q - t_j) w_j v_i(t_j), in one pass.
 
-    Chapter 4, eq. (4.23), with psi_oi(s) = Re sum_k C_oik exp(r_k s). One recurrence a
+    Chapter 4, eq. (4.26), with psi_oi(s) = Re sum_k C_oik exp(r_k s). One recurrence a
     rate carries the sum from sample to sample: h_j = exp(r (t_j - t_{j-1})) h_{j-1} +
     w_j v_j; between samples it only decays.
 

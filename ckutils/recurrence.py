@@ -154,7 +154,7 @@ def _check_lru(W: Tensor, U: Tensor, x: Tensor, h0: Tensor | None) -> None:
 class LinearRecurrentUnit(nn.Module):
     """h_t = lam h_{t-1} + gamma B x_t, y_t = Re(C h_t) + D x_t, lam complex, diagonal.
 
-    Chapter 4, eqs. (4.16) to (4.19). Source: Orvieto et al. (2023), "Resurrecting
+    Chapter 4, eqs. (4.18) to (4.22). Source: Orvieto et al. (2023), "Resurrecting
     recurrent neural networks for long sequences", sections 3.2 to 3.4.
 
     lam = exp(-e^nu_log + i e^theta_log) has |lam| < 1 whatever the parameters are.
@@ -210,7 +210,7 @@ class LinearRecurrentUnit(nn.Module):
 
     @property
     def lam(self) -> Tensor:
-        """The eigenvalues (n,), complex; eq. (4.16)."""
+        """The eigenvalues (n,), complex; eq. (4.18)."""
         return torch.exp(torch.complex(-self.nu_log.exp(), self.theta_log.exp()))
 
     @property
@@ -254,7 +254,7 @@ class LinearRecurrentUnit(nn.Module):
     def kernel(self, length: int) -> Tensor:
         """The convolution that this unit is from a zero state: (c_out, c_in, length).
 
-        kernel[..., t] = Re(C diag(gamma lam^t) B), and D besides at lag 0; eq. (4.18).
+        kernel[..., t] = Re(C diag(gamma lam^t) B), and D besides at lag 0; eq. (4.22).
         """
         check_int(1, length=length)
         taps = powers(self.lam, length)  # (n, length)
@@ -280,7 +280,7 @@ def _parameter(values: Tensor) -> nn.Parameter:
 
 
 def _ring(n: int, r_min: float, r_max: float, max_phase: float):
-    """-log |lam| and the phase, (n,) each in double; eq. (4.17)."""
+    """-log |lam| and the phase, (n,) each in double; eq. (4.19)."""
     # drawn inside (0, 1): at its ends |lam| would be r_min = 0 or r_max = 1 exactly
     area, turn = torch.rand(2, n, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
     nu = -0.5 * torch.log(area * (r_max**2 - r_min**2) + r_min**2)
@@ -288,5 +288,5 @@ def _ring(n: int, r_min: float, r_max: float, max_phase: float):
 
 
 def _gain(nu: Tensor) -> Tensor:
-    """sqrt(1 - |lam|^2) for |lam| = exp(-nu); expm1 keeps the digits near 1."""
+    """sqrt(1 - |lam|^2) for |lam| = exp(-nu), eq. (4.20); expm1 keeps digits."""
     return torch.sqrt(-torch.expm1(-2 * nu))
