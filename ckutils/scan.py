@@ -198,10 +198,9 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         a, initial, h = ctx.saved_tensors
-        ahead = a.conj()
-        if a.shape[-1] > 1:  # a_{t+1}; nothing comes back from beyond the end
-            ahead = torch.cat([ahead[..., 1:], ahead[..., :1] * 0], dim=-1).flip(-1)
-        late = linear_recurrence(ahead, grad.flip(-1)).flip(-1)
+        # a_{t+1} at step t; what the last step gets here multiplies the zero beyond it
+        ahead = a.conj().roll(-1, -1)
+        late = linear_recurrence(ahead.flip(-1), grad.flip(-1)).flip(-1)
         grad_a = grad_initial = None
         if ctx.needs_input_grad[0]:
             before = torch.cat([initial.unsqueeze(-1), h[..., :-1]], dim=-1)
