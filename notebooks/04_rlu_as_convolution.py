@@ -373,7 +373,7 @@ for name in ratios[0]:
     _ = ax.loglog(lengths, [row[name] for row in ratios], "o-", label=name)
 _ = ax.axhline(1, color="black", linewidth=0.8)
 _ = ax.set(xlabel="length T (steps)", ylabel="time / blocked scan's time")
-_ = ax.legend(ncols=2)
+_ = ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 print("length", lengths[-1], {name: round(r, 1) for name, r in ratios[-1].items()})
 
@@ -391,7 +391,7 @@ print(f"complex coefficients: {other / real:.1f} times the time of real ones")
 
 # %%
 def dense_scan(W, b):
-    """h(t) = W_t h(t-1) + b_t; W (T, n, n), b (T, n); ten lines again, with matrices."""
+    """h(t) = W_t h(t-1) + b_t from zero; W (T, n, n), b (T, n)."""
     r = 1
     while r < len(b):
         b = torch.cat([b[:r], b[r:] + torch.einsum("tij,tj->ti", W[r:], b[:-r])])
@@ -503,9 +503,9 @@ print("they do leave it:", bool(free.poles.abs().max() > 1))
 # %% mystnb={"image": {"alt": "Left: the five target kernels. Right: relative error of the fit against the number of exponentials; sinusoid and Jordan block drop at two, the windowed CKConv kernel at 32, the bare one stays near 20 percent, the boxcar falls slowly to 4 percent."}}
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3))
 for row, (name, target) in enumerate(targets.items()):
-    (line,) = left.plot(lag, target / target.abs().max() - 2.6 * row)
+    (line,) = left.plot(lag, target / target.abs().max() - 3 * row)
     place = {"ha": "right", "fontsize": 8, "color": line.get_color()}
-    _ = left.text(255, 0.45 - 2.6 * row, name, **place)
+    _ = left.text(255, 1.05 - 3 * row, name, **place)
     _ = right.loglog(sizes, np.maximum(error[name], 1e-16), "o-")
 _ = left.set(xlabel="lag (steps)", ylabel="kernels, scaled and moved apart", yticks=[])
 _ = right.set(xlabel="number of exponentials n", ylabel="relative error")
@@ -651,10 +651,10 @@ print("without the one alone the kernel is off by more than 1 %:", lost > 0.01)
 
 # %% mystnb={"image": {"alt": "Norm of the powers of seven matrices against the power: below the circle they fall, on it they stay at one or grow linearly for a Jordan block, above they explode; a non-normal matrix with eigenvalues 0.9 and 0.8 first grows to about eleven."}}
 c, s = math.cos(1), math.sin(1)
-matrices = {
-    "0.9": [[0.9]], "0.99": [[0.99]], "-1": [[-1.0]], "pair on the circle": [[c, -s], [s, c]],
-    "1.02": [[1.02]], "Jordan block at 1": [[1.0, 1], [0, 1]], "0.9, 0.8, non-normal": [[0.9, 4], [0, 0.8]],
-}  # fmt: skip
+matrices = {str(size): [[size]] for size in (0.9, 0.99, -1.0, 1.02)}
+matrices["pair on the circle"] = [[c, -s], [s, c]]
+matrices["Jordan block at 1"] = [[1.0, 1], [0, 1]]
+matrices["0.9, 0.8, non-normal"] = [[0.9, 4], [0, 0.8]]
 fig, ax = plt.subplots(figsize=(6.4, 3))
 norms = {}
 for name, rows in matrices.items():
@@ -670,7 +670,7 @@ print(
 )
 
 # %%
-for name in ("-1", "pair on the circle", "Jordan block at 1"):
+for name in ("-1.0", "pair on the circle", "Jordan block at 1"):
     print(f"{name:20s}norm at T = 200: {float(norms[name][200]):.3f}")
 bump = norms["0.9, 0.8, non-normal"]
 print("non-normal: peak", round(float(bump.max()), 1), "at T =", int(bump.argmax()))

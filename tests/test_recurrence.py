@@ -629,6 +629,8 @@ def test_the_state_has_the_variance_of_the_formula():
         x = draw(2, 4, 700)
         driven = module.B @ x.to(torch.complex128)
         h = module.states(x)[..., 300:]  # 0.95^300 = 2e-7: the start is forgotten
+    # B's entries have variance 1 / c_in, so that white noise of size 1 stays at 1
+    assert abs(float(driven.abs().square().mean()) - 1) < 0.05
     ratio = float(h.abs().square().mean() / driven.abs().square().mean())
     want = math.log((1 - low**2) / (1 - high**2)) / (high**2 - low**2)
     assert abs(ratio / want - 1) < 0.03
