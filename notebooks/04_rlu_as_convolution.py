@@ -375,7 +375,7 @@ _ = ax.axhline(1, color="black", linewidth=0.8)
 _ = ax.set(xlabel="length T (steps)", ylabel="time / blocked scan's time")
 _ = ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
-print("length", lengths[-1], {name: round(r, 1) for name, r in ratios[-1].items()})
+print(digest(**{name: [row[name] for row in ratios] for name in ratios[0]}))
 
 # %% tags=["nbval-ignore-output"]
 g, x = torch.rand(32, 16384, generator=draw), torch.randn(32, 16384, generator=draw)
@@ -608,6 +608,7 @@ _ = ax.loglog(deltas, 2.2e-16 / deltas, "--k", label="machine precision / distan
 _ = ax.set(xlabel="distance of the eigenvalues", ylabel="relative error")
 _ = ax.legend()
 plt.show()
+print(digest(under_the_line=np.array(errors) < 2.2e-16 / deltas))
 print("from below 1e-13 to above 1e-4:", errors[0] < 1e-13 and errors[-1] > 1e-4)
 
 # %% [markdown]
@@ -731,12 +732,10 @@ with torch.no_grad():
     sides = [(loss(lam + e) - loss(lam - e)) / 2e-6 for e in (1e-6, 1e-6j)]
     size = 1e-3 / grad.abs()
     down, other = loss(lam - size * grad), loss(lam - size * grad.conj())
-agree(
-    "torch's gradient = differences",
-    grad,
-    torch.complex(*sides),
-    tol=1e-6 * float(grad.abs()),
-)
+
+# %%
+tol = 1e-6 * float(grad.abs())
+agree("torch's gradient = differences", grad, torch.complex(*sides), tol=tol)
 print("a step against it lowers the loss:", bool(down < loss(lam)))
 print("and lowers it more than a step against the conjugate:", bool(down < other))
 
@@ -790,7 +789,7 @@ for by_modulus, name in ((False, "two moments"), (True, "one moment")):
 # **Stable by construction.** A step of gradient descent on $\lambda$ itself can leave the disc. With two exponentials it cannot:
 #
 # $$
-# \lambda = \exp\!\big(-e^{\nu} + i\,e^{\theta}\big), \qquad |\lambda| = e^{-e^{\nu}} \in (0, 1) \text{ for every real } \nu. \tag{4.18}
+# \lambda = \exp\!\big(-e^{\nu} + i\,e^{\theta}\big), \qquad |\lambda| = \exp(-e^{\nu}) \in (0, 1) \text{ for every real } \nu. \tag{4.18}
 # $$
 #
 # The modulus is resolved best where it matters: steps of $\nu$ change the memory $1/(1-|\lambda|) \approx e^{-\nu}$ by a factor, not by an amount.
@@ -857,6 +856,7 @@ _ = right.set(xlabel="value, scaled to [0, 1]", ylabel="density", ylim=(0, 2))
 _ = right.legend(ncols=2)
 plt.show()
 counts = torch.histc(area, 4, 0, 1) / 4096
+print(digest(counts=counts))
 print("each quarter holds 25 % within 2 %:", bool(((counts - 0.25).abs() < 0.02).all()))
 
 # %% [markdown]
@@ -950,7 +950,7 @@ print("all |lambda| still below 1:", bool((lam.abs() < 1).all()))
 # $$
 #
 # $$
-# \text{bilinear:} \quad a = \frac{1 + z/2}{1 - z/2}, \quad g = \frac{\Delta}{1 - z/2}, \quad x_t = a\,x_{t-1} + g\,\frac{u_t + u_{t-1}}{2}. \tag{4.25}
+# \text{bilinear:} \quad a = \frac{1 + z/2}{1 - z/2}, \quad g = \frac{\Delta}{1 - z/2}, \quad x_t = a\,x_{t-1} + \tfrac12\, g\,(u_t + u_{t-1}). \tag{4.25}
 # $$
 #
 # By hand, $r = -2$ and $\Delta = \tfrac12$ give $z = -1$: the hold has $a = e^{-1} = 0.368$ and $g = 0.316$, the bilinear rule $a = g = \tfrac13$. The hold is exact if $u$ is constant over each step, the bilinear rule follows a smooth $u$ better. **How does the error at $t = 10$ fall with the step, for $u(t) = \sin t$?**
@@ -1075,7 +1075,7 @@ _ = ax.loglog(
 _ = ax.set(xlabel="samples N, as many queries", ylabel="seconds")
 _ = ax.legend()
 plt.show()
-print("a million samples, seconds:", round(by_scan[-1], 2))
+print(digest(scan_seconds=by_scan, pairs_seconds=by_pairs))
 
 # %% [markdown]
 # ### On real vital signs
@@ -1283,6 +1283,7 @@ _ = ax.set(
 )
 _ = ax.legend(ncols=2)
 plt.show()
+print(digest(scan_below_1e_6=scan_error < 1e-6))
 late = float(log_error[-50:].mean() / scan_error[-50:].mean())
 print("late error, log space over 30 times the scan's:", late > 30)
 early = float(log_error[-50:].mean() / log_error[:50].mean())
