@@ -17,13 +17,13 @@
 #
 # **The results, for a reader in a hurry.**
 #
-# - $h(t) = W h(t-1) + U x(t)$ is the convolution with the kernel $U, WU, W^2U, \dots$ **plus** the term $W^{t+1}h(-1)$ of the initial state (4.1).
-# - A loop, an explicit kernel, an FFT and a parallel scan compute the same numbers up to rounding; they differ in how many operations must wait for another (4.2).
-# - The kernels are sums of exponentials *times polynomials*. With $n$ states they include every kernel that ends after $n$ steps, so "exponentials only" is too narrow (4.3, 4.4).
-# - Gradients are governed by $W^T$ to a power. It is the modulus of the eigenvalues that decides in the long run, and before that the angle between the eigenvectors (4.5).
-# - Three choices make the unit trainable over long sequences: $|\lambda| < 1$ by construction, a start on a ring, and a gain $\sqrt{1-|\lambda|^2}$ (4.6).
-# - The kernel is a sampled continuous kernel, so this is a special case of chapter 3; for sums of exponentials, **irregular times** cost $O(N)$ instead of $O(N^2)$, exactly (4.7).
-# - What breaks: powers in single precision, dividing by cumulative products, $1-|\lambda|^2$ next to the circle (4.8).
+# - $h(t) = W h(t-1) + U x(t)$ is the convolution with the kernel $U, WU, W^2U, \dots$ **plus** the term $W^{t+1}h(-1)$ of the initial state. Section 4.1.
+# - A loop, an explicit kernel, an FFT and a parallel scan compute the same numbers up to rounding; they differ in how many operations must wait for another. Section 4.2.
+# - The kernels are sums of exponentials *times polynomials*. With $n$ states they include every kernel that ends after $n$ steps, so "exponentials only" is too narrow. Sections 4.3 and 4.4.
+# - Gradients are governed by powers of $W$. It is the modulus of the eigenvalues that decides in the long run, and before that the angle between the eigenvectors. Section 4.5.
+# - Three choices make the unit trainable over long sequences: $|\lambda| < 1$ by construction, a start on a ring, and a gain $\sqrt{1-|\lambda|^2}$. Section 4.6.
+# - The kernel is a sampled continuous kernel, so this is a special case of chapter 3; for sums of exponentials, **irregular times** cost $O(N)$ instead of $O(N^2)$, exactly. Section 4.7.
+# - What breaks: powers in single precision, dividing by cumulative products, $1-|\lambda|^2$ next to the circle. Section 4.8.
 #
 # **What you need.** Chapter 3's causal convolution, eigenvalues, and complex numbers in polar form.
 
@@ -147,7 +147,7 @@ agree("convolution (4.4) = recurrence (4.1)", lru_conv(W, U, x, start), h, tol=1
 #
 # > $\psi = [U, WU, \dots, W^{t-1}uU, W^tU]$ and $h(t) = \sum_{\tau=0}^{t} x(t-\tau)\,\psi(\tau)$.
 #
-# Three letters need a correction. The tap before the last carries a stray $u$; it is $W^{t-1}U$. The product $x(t-\tau)\,\psi(\tau)$ has the operands in an order that matrices do not allow as soon as $n \neq 1$ or $c \neq 1$; it is $\psi(\tau)\,x(t-\tau)$. And the initial state is gone: the sum alone is $h(t)$ only from $h(-1) = 0$. The cell tries all three.
+# Three things need a correction. The tap before the last carries a stray $u$; it is $W^{t-1}U$. The product $x(t-\tau)\,\psi(\tau)$ has the operands in an order that matrices do not allow as soon as $n \neq 1$ or $c \neq 1$; it is $\psi(\tau)\,x(t-\tau)$. And the initial state is gone: the sum alone is $h(t)$ only from $h(-1) = 0$. The cell tries all three.
 
 # %%
 psi = lru_kernel(W, U, T)  # (n, c, T)
@@ -323,7 +323,7 @@ for name, run in ways.items():
 # | scan, ten lines | $\approx 2T\log_2 T$ | $\log_2 T$ | yes |
 # | scan, blocks of 32 | $\approx 3T$ | $\approx 32\log_{32} T$ | yes |
 #
-# A loop over tensors pays for calls, not for arithmetic. On a GPU each call is a launch with a fixed cost, whatever it computes: more than thirty thousand launches for two seconds of sound at 8 kHz, with one multiplication each. The scans need fewer than two hundred. Where a step needs no call, as in a *compiled* loop on a CPU, only products count, and there 26 products a step lose to one: that is the JAX report. (Where coefficients are constant, the FFT saves the loop's calls too: eight or so, whatever $T$ is.)
+# A loop over tensors pays for calls, not for arithmetic. On a GPU each call is a launch with a fixed cost, whatever it computes: more than thirty thousand launches for two seconds of sound at 8 kHz, with one multiplication each. The scans need fewer than two hundred. Where a step needs no call, as in a *compiled* loop on a CPU, only products count, and there 26 products a step lose to one: which fits what the JAX reports describe. Their slow compilation fits too: every call of every pass is code of its own, where a loop has one body. (Where coefficients are constant, the FFT saves the loop's calls as well.)
 #
 # The next cell times five ways on this machine, on 32 sequences, each divided by the time of the blocked scan in the same run.
 
@@ -413,7 +413,7 @@ print("products a composition: dense", n**3 + n**2, "diagonal", 2 * n)
 # %% [markdown]
 # ## 4.3 Which kernels can a recurrence make?
 #
-# Read the state out with a row $C$ and the scalar kernel is $\psi(\tau) = C W^\tau U$. Numbers first. Take one eigenvalue, $0.9$, once as two separate states and once as a chain in which the first state feeds the second:
+# Read the state out with a row $C$ and the scalar kernel is $\psi(\tau) = C W^\tau U$. Numbers first. Take one eigenvalue, $0.9$, once as two separate states and once as a chain in which the second state feeds the first:
 #
 # $$
 # W_1 = \begin{pmatrix} 0.9 & 0 \\ 0 & 0.9 \end{pmatrix}: \; \psi(\tau) = c\,0.9^\tau, \qquad
@@ -517,7 +517,7 @@ print(digest(windowed=windowed, boxcar_error=np.array(error["boxcar"])))
 # %% [markdown]
 # A sinusoid takes two exponentials, a conjugate pair. The Jordan kernel gets there with two poles that nearly coincide: a difference quotient in place of a derivative. The windowed CKConv kernel is smooth and dies away, and 32 terms reproduce it to more digits than float32 has. The boxcar's edge costs many terms: each doubling of their number takes only about a third off its error. The bare SIREN kernel grows in places. With poles that may leave the unit disc, 32 exponentials reproduce it too; held to $|a_k| \le 1$, which a recurrence that runs on needs, the fit stays near 20 %. So: smooth kernels that die away are cheap; edges and growth are not.
 #
-# **Is the continuous kernel "more flexible than an RNN"?** It depends on what is held equal. The recurrent model meant here is the *linear* one; a nonlinear RNN is no convolution at all. With as many states as taps, a linear recurrence makes every finite kernel (the shift register above), so as classes of finite kernels neither is larger. At equal numbers of parameters the target decides: 16 exponentials, which are 64 real numbers, against a SIREN with 61 weights trained by Adam.
+# **Is the continuous kernel "more flexible than an RNN"?** It depends on what is held equal. The recurrent model meant here is the *linear* one; a nonlinear RNN is no convolution at all. With as many states as taps, a linear recurrence makes every kernel of that length (the shift register above), and no other convolution can do more. With fewer states it cannot. At equal numbers of parameters the target decides: 16 exponentials, which are 64 real numbers, against a SIREN with 61 weights trained by Adam.
 
 # %%
 from ckutils.training import count_weights, fit
@@ -552,7 +552,7 @@ print("boxcar: both between 2 % and 25 %:", 0.02 < min(box) and max(box) < 0.25)
 # %% [markdown]
 # ### Where the recurrence wins: a state of fixed size
 #
-# A convolution that runs on a live signal must remember as many past samples as its kernel is long. A sum of $n$ exponentials remembers $n$ numbers, forever. The cell streams spoken digits (8 kHz, real waveforms) sample by sample through the 32 exponentials of the windowed kernel, and compares with the whole convolution. (The exponentials go on where the CKConv kernel stops at its horizon; the window has shrunk to $e^{-8}$ there, which is the difference that the second line bounds.)
+# A convolution that runs on a live signal must remember as many past samples as its kernel is long. A sum of $n$ exponentials remembers $n$ numbers, forever. The cell streams a spoken digit (a real waveform at 8 kHz) sample by sample through the 32 exponentials of the windowed kernel, and compares with the whole convolution. (The exponentials go on where the CKConv kernel stops at its horizon; the window has shrunk to $e^{-8}$ there, which is the difference that the second line bounds.)
 
 # %%
 from ckutils.datasets import spoken_digits
@@ -716,7 +716,7 @@ print("the path to the start has vanished:", bool(g_start < 1e-15))
 print("the parameter's gradient has not:", bool(g_lam.abs() > 1e-3))
 
 # %% [markdown]
-# **Is the gradient of a complex parameter the conjugate of what I expect?** ([pytorch#41857](https://github.com/pytorch/pytorch/issues/41857), [jax#9110](https://github.com/jax-ml/jax/issues/9110), [jax#4891](https://github.com/jax-ml/jax/issues/4891), [tensorflow#3348](https://github.com/tensorflow/tensorflow/issues/3348)) For a real loss $L(\lambda)$ the direction of steepest ascent is $\partial L/\partial \operatorname{Re}\lambda + i\,\partial L/\partial \operatorname{Im}\lambda$. Finite differences measure exactly this, torch returns exactly this, and JAX returns its conjugate (the tests of this chapter check both). A step along the wrong one may climb.
+# **Is the gradient of a complex parameter the conjugate of what I expect?** ([pytorch#41857](https://github.com/pytorch/pytorch/issues/41857), [jax#9110](https://github.com/jax-ml/jax/issues/9110), [jax#4891](https://github.com/jax-ml/jax/issues/4891), [tensorflow#3348](https://github.com/tensorflow/tensorflow/issues/3348)) For a real loss $L(\lambda)$ the direction of steepest ascent is $\partial L/\partial \operatorname{Re}\lambda + i\,\partial L/\partial \operatorname{Im}\lambda$. Finite differences measure exactly this, torch returns exactly this, and JAX returns its conjugate (the tests of this chapter check both). The cell takes a small step against each.
 
 # %%
 x = torch.randn(50, generator=draw, dtype=C128)
@@ -1208,7 +1208,7 @@ agree("scan with imaginary rates = sum over pairs", by_scan, by_pairs, tol=1e-8)
 # %% [markdown]
 # ## 4.8 Where it breaks
 #
-# **Powers in single precision.** With $\lambda^t$ computed as $e^{t\log\lambda}$ in complex64, the angle $t\arg\lambda$ is rounded to a relative $6\cdot10^{-8}$; at $t = 10^5$ and an angle of 1 a step that is an error of several thousandths of a radian. `powers` works in double and rounds once.
+# **Powers in single precision.** With $\lambda^t$ computed as $e^{t\log\lambda}$ in complex64, the angle $t\arg\lambda$ is rounded to a relative $6\cdot10^{-8}$; at $t = 10^5$ and an angle of 1 a step that is an error of up to several thousandths of a radian. `powers` works in double and rounds once.
 
 # %%
 lam = torch.polar(torch.tensor(1.0), torch.tensor(1.0))  # complex64
@@ -1217,13 +1217,13 @@ exact = powers(lam.to(torch.complex128), 100_001)
 naive = (torch.exp(t * torch.log(lam)) - exact).abs()
 ours = (powers(lam, 100_001) - exact).abs()
 print(
-    "complex64 exponentials at t = 100,000 off by more than 1e-4:",
-    bool(naive.max() > 1e-4),
+    "complex64 exponentials at t = 100,000 off by more than 1e-3:",
+    bool(naive.max() > 1e-3),
 )
 print("powers() off by less than 1e-7:", bool(ours.max() < 1e-7))
 
 # %% [markdown]
-# **A modulus within $10^{-7}$ of 1.** In float32 the numbers next to 1 are $6\cdot10^{-8}$ apart below it, so $|\lambda| = 1 - 10^{-7}$ cannot be stored: what is stored has another memory altogether. And $1 - |\lambda|^2$ subtracts nearly equal numbers. The parametrisation (4.18) stores $\nu$, and (4.20) goes from there to $\gamma$ without the subtraction.
+# **A modulus within $10^{-7}$ of 1.** In float32 the numbers next to 1 are $6\cdot10^{-8}$ apart below it, so $|\lambda| = 1 - 10^{-7}$ cannot be stored: the number next to it forgets 16 % sooner. And $1 - |\lambda|^2$ subtracts nearly equal numbers. The parametrisation (4.18) stores $\nu$, and (4.20) goes from there to $\gamma$ without the subtraction.
 
 # %%
 size = torch.tensor([1e-7])  # e^nu = -log |lambda|, float32
@@ -1455,7 +1455,7 @@ agree("and the gain g becomes g / (1 + lambda')", g2, g1 / (1 + fine), tol=1e-14
 # ## Further reading
 #
 # - A. Orvieto and others (2023), *Resurrecting recurrent neural networks for long sequences*: the unit of 4.6. [arXiv:2303.06349](https://arxiv.org/abs/2303.06349)
-# - D. Romero and others (2021), *CKConv: continuous kernel convolution for sequential data*, whose appendix makes the connection of this chapter. [arXiv:2102.02611](https://arxiv.org/abs/2102.02611)
+# - D. Romero and others (2021), *CKConv: continuous kernel convolution for sequential data*, which draws the connection of this chapter. [arXiv:2102.02611](https://arxiv.org/abs/2102.02611)
 # - A. Gu, K. Goel and C. Ré (2021), *Efficiently modeling long sequences with structured state spaces*. [arXiv:2111.00396](https://arxiv.org/abs/2111.00396)
 # - G. Blelloch (1990), *Prefix sums and their applications*, Carnegie Mellon University, CMU-CS-90-190: the scan.
 # - R. Roy and T. Kailath (1989), *ESPRIT*: the fit of 4.3. [doi:10.1109/29.32276](https://doi.org/10.1109/29.32276)
