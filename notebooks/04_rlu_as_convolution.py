@@ -612,9 +612,9 @@ print(digest(under_the_line=np.array(errors) < 2.2e-16 / deltas))
 print("from below 1e-13 to above 1e-4:", errors[0] < 1e-13 and errors[-1] > 1e-4)
 
 # %% [markdown]
-# A random matrix is never exactly defective, but it may be ill-conditioned. Learning $\lambda$ directly, as the linear recurrent unit does, avoids the question: whatever the parameters are, the state is diagonal.
+# A matrix drawn at random is defective with probability 0, but it may be ill-conditioned. Learning $\lambda$ directly, as the linear recurrent unit does, avoids the question: whatever the parameters are, the state is diagonal.
 #
-# **Why twice the real part, and what do the sign of the imaginary part and an odd state size change?** ([s4#120](https://github.com/state-spaces/s4/issues/120), [s4#160](https://github.com/state-spaces/s4/issues/160), [annotated-s4#74](https://github.com/srush/annotated-s4/issues/74), [celerite#152](https://github.com/dfm/celerite/issues/152)) A real $W$ has its complex eigenvalues in conjugate pairs, and so are the weights $c_k$ of its kernel. A pair adds up to $c\lambda^\tau + \bar c\bar\lambda^\tau = 2\operatorname{Re}(c\lambda^\tau)$, so half the states are enough. It does not matter which of the two is kept: conjugating both $c$ and $\lambda$ leaves the real part. But an odd $n$ has a real eigenvalue, which is no pair; code that stores $\lfloor n/2\rfloor$ complex states loses it.
+# **Why twice the real part, and what do the sign of the imaginary part and an odd state size change?** ([s4#120](https://github.com/state-spaces/s4/issues/120), [s4#160](https://github.com/state-spaces/s4/issues/160), [annotated-s4#74](https://github.com/srush/annotated-s4/issues/74), [celerite#152](https://github.com/dfm/celerite/issues/152)) A real $W$ has its complex eigenvalues in conjugate pairs, and the weights $c_k$ of its kernel come in the same pairs. A pair adds up to $c\lambda^\tau + \bar c\bar\lambda^\tau = 2\operatorname{Re}(c\lambda^\tau)$, so half the states are enough. It does not matter which of the two is kept: conjugating both $c$ and $\lambda$ leaves the real part. But an odd $n$ has a real eigenvalue, which is no pair; code that stores $\lfloor n/2\rfloor$ complex states loses it.
 
 # %%
 W = 0.95 * torch.linalg.qr(torch.randn(5, 5, generator=draw, dtype=F64))[0]
@@ -642,7 +642,7 @@ print("without the one alone the kernel is off by more than 1 %:", lost > 0.01)
 # %% [markdown]
 # ## 4.5 What gradients do
 #
-# By (4.2), the last state depends on an early one through a power of $W$, whatever the inputs are:
+# By (4.2), the last state depends on an early one through a power of $W$, whatever the inputs are ($T$ is a number of steps here, never a transpose):
 #
 # $$
 # \frac{\partial h_T}{\partial h_0} = W^{T}, \qquad \Big\|\frac{\partial h_T}{\partial h_0}\Big\| = \|W^T\| \ge \rho^T, \quad \rho = \max_i |\lambda_i|. \tag{4.15}
@@ -686,7 +686,7 @@ print(
 # %% [markdown]
 # The corrected sentence:
 #
-# > **Long-run gradients of a linear recurrence.** If $\rho < 1$, $\|W^T\| \to 0$ like $\rho^T$ up to a polynomial factor: the gradient from step $T$ back to step 0 vanishes. If $\rho > 1$ it explodes. If $\rho = 1$ it does neither, provided that every eigenvalue on the circle, $1$ or not, has a full set of eigenvectors; a Jordan block there grows like a polynomial. For non-normal $W$ this says nothing about the first steps: the norm may grow by orders of magnitude before it falls.
+# > **Long-run gradients of a linear recurrence.** If $\rho < 1$, $\|W^T\| \to 0$ like $\rho^T$ up to a polynomial factor: the gradient from step $T$ back to step 0 vanishes. If $\rho > 1$ it explodes. If $\rho = 1$ it does neither, provided that every eigenvalue on the circle, $1$ or not, has a full set of eigenvectors; a Jordan block there grows like a polynomial. For non-normal $W$ this says nothing about the first steps: the norm may grow before it falls, above tenfold in the figure.
 #
 # And vanishing concerns the *path* from step 0 to step $T$. The gradient of a parameter sums over all paths, short ones included, and does not vanish. With $l_t$ the whole gradient at $h_t$ and $g_t$ what arrives there from the loss,
 #
