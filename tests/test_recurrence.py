@@ -198,6 +198,51 @@ def test_fft_and_scan_are_the_loop_for_constant_coefficients(length):
             assert_within(got, want, tol[..., None], f"fft {length=} {eps=}")
 
 
+@pytest.mark.parametrize("complex_values", [False, True])
+@pytest.mark.parametrize("length", [1, 2, 33, 1024, 8000])
+def test_gradients_of_the_fft_are_those_of_the_loop(length, complex_values):
+    a, b = hard_data(length, complex_values)
+    start, arrived = draw(4, 2, seed=1).to(b.dtype), draw(4, 2, length).to(b.dtype)
+    seen = [x.clone().requires_grad_() for x in (a[..., :1], b, start)]
+    h = linear_recurrence(*seen[:2], initial=seen[2], method="fft")
+    grads = torch.autograd.grad(h, seen, arrived)
+    a = a[..., :1].expand_as(b)
+    none = torch.zeros_like(b.real)  # its bounds are not used here
+    want, _ = adjoint_loop(a, b, start, arrived, none, none, 1.0)
+    sums = {
+        "a": want["a"].sum(-1, keepdim=True),
+        "b": want["b"],
+        "start": want["start"],
+    }
+    table = powers(a[..., 0].abs(), length)
+    size = float((table.norm(dim=-1) * (b.norm(dim=-1) + 1)).max())
+    size *= float(arrived.norm(dim=-1).max())
+    # each gradient is a sum of at most t products of two sums of that size
+    for got, what in zip(grads, sums, strict=True):
+        assert_within(got, sums[what], 2.0**-48 * length * size, f"{what} {length=}")
+
+
+def test_the_loop_in_single_precision_keeps_the_same_bound():
+    for complex_values in (False, True):
+        a, b = (narrow(x) for x in hard_data(1023, complex_values))
+        wide = torch.complex128 if complex_values else torch.float64
+        got = linear_recurrence(a, b, method="loop").to(wide)
+        tol = rounding_bound(a.to(wide), b.to(wide), 2.0**-23)
+        assert_within(got, loop(a.to(wide), b.to(wide)), tol)
+
+
+def test_views_are_read_as_what_they_show():
+    a = 0.3 * draw(40, 3, dtype=torch.complex128)
+    b = draw(6, 40, dtype=torch.complex128)
+    views = a.mT.conj(), b[::2].flip(-1)
+    assert views[0].is_conj() and not views[0].is_contiguous()
+    plain = [x.resolve_conj().contiguous() for x in views]
+    assert_within(linear_recurrence(*views), linear_recurrence_ref(*plain), 1e-13)
+    one = b[:1, :1].expand(3, 40)  # a stride of 0
+    want = linear_recurrence_ref(plain[0], one.clone())
+    assert_within(linear_recurrence(plain[0], one), want, 1e-13)
+
+
 @QUICK
 @example(t=33, batch=(2,), shared=True, constant=False, dtype=torch.float64, seed=0)
 @given(
