@@ -239,6 +239,11 @@ class LinearRecurrentUnit(nn.Module):
         """y = Re(C h) + D x, with features on the last axis but one."""
         return (self.C @ h).real + self.D @ x
 
+    def initial_state(self, batch: int) -> Tensor:
+        """Zeros (batch, n), complex: what it remembers before the first sample."""
+        check_int(1, batch=batch)
+        return self.B.new_zeros(batch, self.B.shape[0])
+
     def step(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One sample x (*batch, c_in) and the state before it (*batch, n), or None.
 
