@@ -780,6 +780,7 @@ REFUSED = {
     "max_phase must be a number": lambda: unit(max_phase=7.0),
     "max_phase above 0": lambda: unit(max_phase=0.0),
     "state_features must be an integer": lambda: LinearRecurrentUnit(1, 0, 1),
+    "batch must be an integer >= 1": lambda: unit().initial_state(0),
     "x must have 3 features": lambda: unit()(torch.zeros(1, 2, 5)),
     "x must have at least 2 axes": lambda: unit()(torch.zeros(3)),
     "x must have the dtype": lambda: unit().step(torch.zeros(3).double()),
