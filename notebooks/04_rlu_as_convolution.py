@@ -1227,7 +1227,7 @@ print("powers() off by less than 1e-7:", bool(ours.max() < 1e-7))
 
 # %%
 size = torch.tensor([1e-7])  # e^nu = -log |lambda|, float32
-modulus = torch.exp(-size)
+modulus = torch.tensor([1 - 1e-7])
 true = math.sqrt(-math.expm1(-2e-7))
 subtracted, kept = torch.sqrt(1 - modulus**2), torch.sqrt(-torch.expm1(-2 * size))
 print(
@@ -1235,7 +1235,7 @@ print(
 )
 print("gamma by expm1, error below 1e-6:", abs(float(kept) / true - 1) < 1e-6)
 memory = -1 / math.log(float(modulus))
-print(f"memory meant: 10,000,000 steps; of the stored modulus: {memory:,.0f}")
+print(f"memory meant: 1e+07 steps; of the stored modulus: {memory:.3g}")
 
 # %% [markdown]
 # **Is cumulative sum in log space a safe way to solve the recurrence?** ([accelerated-scan#11](https://github.com/proger/accelerated-scan/issues/11), [heinsen_sequence#1](https://github.com/glassroom/heinsen_sequence/issues/1), [pytorch#52213](https://github.com/pytorch/pytorch/issues/52213), [annotated-mamba#1](https://github.com/srush/annotated-mamba/issues/1)) The tempting closed form divides by cumulative products,
