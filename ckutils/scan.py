@@ -259,7 +259,8 @@ def geometric_spectrum(a: Tensor, length: int, n_fft: int) -> Tensor:
     if length > n_fft:
         raise ValueError(f"length must be <= n_fft = {n_fft}, got {length}")
     a = a.to(torch.complex128).unsqueeze(-1)
-    turns = torch.arange(n_fft, dtype=torch.float64, device=a.device) / n_fft
+    # signed, in [-1/2, 1/2): a small angle keeps its digits on both sides of 0
+    turns = torch.fft.fftfreq(n_fft, dtype=torch.float64, device=a.device)
     # one rounding of log a stays one rounding; a = 0 would give NaN further down
     size = a.abs().clamp_min(torch.finfo(torch.float64).tiny).log()
     angle = a.angle() - 2 * math.pi * turns

@@ -416,6 +416,17 @@ def test_the_closed_spectrum_is_the_fft_of_the_powers(length, n_fft, size, turn)
     assert_within(got, want, 64 * length * 2.0**-52)
 
 
+def test_the_closed_spectrum_keeps_its_digits_next_to_the_pole():
+    """A real a has a spectrum that is its own mirror image, small angles included."""
+    a, n = torch.tensor(1 - 1e-7, dtype=torch.float64), 1_000_000
+    spectrum = geometric_spectrum(a, 300_000, n)
+    first, mirrored = spectrum[1:1000], spectrum[-999:].flip(0).conj()
+    assert float(((first - mirrored) / first).abs().max()) < 1e-10
+    signs = geometric_spectrum(torch.tensor(-1.0), 6, 8)
+    assert_within(signs, torch.fft.fft(powers(torch.tensor(-1.0), 6), 8), 1e-6)
+    assert complex(signs[4]) == 6
+
+
 # A dense transition matrix -------------------------------------------------------
 
 
