@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv book test nbval notebooks lab lint gpu-test publish clean
+.PHONY: help .venv book test nbval notebooks lab lint gpu-test bench publish clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z.-]*\):.*##/\1 -/p' Makefile
@@ -45,6 +45,9 @@ lab: .venv  ## open the chapters in JupyterLab, .py and .ipynb paired
 
 gpu-test: .venv  ## the tests that need an NVIDIA GPU
 	$(PY) -m pytest -m gpu
+
+bench: .venv  ## ours against what one would use instead: ratios, in one run each
+	$(PY) benchmarks/ckconv.py && $(PY) benchmarks/fftconv.py && $(PY) benchmarks/recurrence.py
 
 publish: .venv  ## write the repository's address everywhere: make publish REPO=owner/name
 	$(PY) tools/publish.py $(REPO)

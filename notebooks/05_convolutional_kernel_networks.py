@@ -1050,13 +1050,13 @@ ways = {
 }
 errors = {k: [gradient_error(f, g) for g in gaps] for k, f in ways.items()}
 fig, ax = plt.subplots(figsize=(5.6, 2.6))
-plt.show()
 for name, error in errors.items():
     shown = np.clip(error, 1e-17, 1e1)
     _ = ax.loglog(gaps, shown, marker="o", markersize=3, label=name)
 _ = ax.set(xlabel="gap between two eigenvalues", ylabel="error of the gradient")
 _ = ax.legend()
 _ = ax.invert_xaxis()
+plt.show()
 for name, error in errors.items():
     print(f"{name:22s} below 1e-12 at every gap: {max(error) < 1e-12}")
 print(digest(gaps=gaps))
@@ -1611,12 +1611,12 @@ errors = {
 # %% mystnb={"image": {"alt": "Histogram with a logarithmic horizontal axis: relative errors of a convolution with float32 arithmetic lie around ten to the minus seven, with inputs rounded to TF32 around three times ten to the minus four."}}
 fig, ax = plt.subplots(figsize=(5.4, 2.4))
 scale = float(want.square().mean().sqrt())
-plt.show()
 for name, error in errors.items():
     size = (error.abs() / scale).clamp_min(1e-10).flatten()
     _ = ax.hist(size, bins=np.logspace(-10, -2, 81), alpha=0.7, label=name)
 _ = ax.set(xscale="log", xlabel="error / rms of the output", ylabel="outputs")
 _ = ax.legend()
+plt.show()
 for name, low, high in (("float32", 1e-8, 1e-6), ("TF32 inputs", 1e-4, 1e-3)):
     rms = float(errors[name].square().mean().sqrt()) / scale
     print(f"{name}: rms error between {low:g} and {high:g}: {low < rms < high}")
