@@ -355,11 +355,10 @@ def five_ways(g, x):
         "torch's": lambda: associative_scan(compose, (g, x), 1, combine_mode="generic"),
         "FFT": lambda: linear_recurrence(g[:, :1], x, method="fft"),
     }
-    unit = seconds(lambda: linear_recurrence(g, x), 15)
-    return {
-        name: seconds(run, 1 if name == "loop" else 7) / unit
-        for name, run in ways.items()
-    }
+    ways |= {"blocked": lambda: linear_recurrence(g, x)}
+    rounds = [[seconds(run, 1) for run in ways.values()] for _ in range(5)]  # in turn
+    *others, unit = np.median(rounds, axis=0)
+    return {name: t / unit for name, t in zip(ways, others, strict=False)}
 
 
 lengths = [64, 512, 4096, 16384]
