@@ -323,7 +323,7 @@ for name, run in ways.items():
 # | scan, ten lines | $\approx 2T\log_2 T$ | $\log_2 T$ | yes |
 # | scan, blocks of 32 | $\approx 3T$ | $\approx 32\log_{32} T$ | yes |
 #
-# A loop over tensors pays for calls, not for arithmetic. On a GPU each call is a launch with a fixed cost, whatever it computes: more than thirty thousand launches for two seconds of sound at 8 kHz, with one multiplication each. The scans need fewer than two hundred. Where a step needs no call, as in a *compiled* loop on a CPU, only products count, and there 26 products a step lose to one: which fits what the JAX reports describe. Their slow compilation fits too: every call of every pass is code of its own, where a loop has one body. (Where coefficients are constant, the FFT saves the loop's calls as well.)
+# A loop over tensors pays for calls, not for arithmetic. On a GPU each call is a launch with a fixed cost, whatever it computes: more than thirty thousand launches for two seconds of sound at 8 kHz, with one multiplication each. The scans need fewer than 250. Where a step needs no call, as in a *compiled* loop on a CPU, only products count, and there 26 products a step lose to one: which fits what the JAX reports describe. Their slow compilation fits too: every call of every pass is code of its own, where a loop has one body. (Where coefficients are constant, the FFT saves the loop's calls as well.)
 #
 # The next cell times five ways on this machine, on 32 sequences, each divided by the time of the blocked scan in the same run.
 
@@ -366,7 +366,7 @@ ratios = [five_ways(torch.rand(32, n), torch.randn(32, n)) for n in lengths]
 for name in ratios[0]:
     print(f"{name:10s}", [round(row[name], 1) for row in ratios])
 
-# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Time relative to the blocked scan against sequence length for loop, ten-line scan, torch's associative scan and FFT, on logarithmic axes; the loop grows to about a hundred times."}}
+# %% tags=["nbval-ignore-output"] mystnb={"image": {"alt": "Time relative to the blocked scan against sequence length for loop, ten-line scan, torch's associative scan and FFT, on logarithmic axes; the loop grows to tens of times."}}
 fig, ax = plt.subplots(figsize=(6, 2.8))
 for name in ratios[0]:
     _ = ax.loglog(lengths, [row[name] for row in ratios], "o-", label=name)
@@ -1351,7 +1351,7 @@ print({name: round(t / taken["complex, eager"], 2) for name, t in taken.items()}
 # %% [markdown]
 # ## 4.9 On the GPU
 #
-# `linear_recurrence` and `LinearRecurrentUnit` run where their inputs are. By the counts of 4.2, a scan over 16,384 steps is fewer than 200 launches, a loop more than 30,000. Times on a GPU are **not measured** here. A compiled kernel (`method="cuda"`) is refused with a clear message as long as there is none, and "auto" never picks it.
+# `linear_recurrence` and `LinearRecurrentUnit` run where their inputs are. By the counts of 4.2, a scan over 16,384 steps is fewer than 250 launches, a loop more than 30,000. Times on a GPU are **not measured** here. A compiled kernel (`method="cuda"`) is refused with a clear message as long as there is none, and "auto" never picks it.
 
 # %%
 device = "cuda" if torch.cuda.is_available() else "cpu"
