@@ -362,7 +362,8 @@ def five_ways(g, x):
 
 
 lengths = [64, 512, 4096, 16384]
-ratios = [five_ways(torch.rand(32, n), torch.randn(32, n)) for n in lengths]
+gates = [0.4 + 0.6 * torch.rand(32, n) for n in lengths]
+ratios = [five_ways(g, torch.randn(g.shape)) for g in gates]
 for name in ratios[0]:
     print(f"{name:10s}", [round(row[name], 1) for row in ratios])
 
@@ -383,7 +384,7 @@ real, other = (seconds(lambda a=a: linear_recurrence(a, x), 15) for a in (g, tur
 print(f"complex coefficients: {other / real:.1f} times the time of real ones")
 
 # %% [markdown]
-# Above the line the blocked scan is faster. The ten lines and the FFT make fewer calls and win on short sequences; their work a step grows with $\log_2 T$, and in the stored run the blocked scan overtakes them near a thousand steps. The Python loop, whose cost is calls, loses from about a hundred steps on. (Times differ from machine to machine; run the cell to see yours.) Complex coefficients change no count, only the price of a product: four real products and two sums. On a GPU: **not measured**; the same code runs there, and the counts above say what to expect.
+# Above the line the blocked scan is faster. The ten lines and the FFT make fewer calls and win on short sequences; their work a step grows with $\log_2 T$, and somewhere between a few hundred and a few thousand steps the blocked scan overtakes them. The Python loop, whose cost is calls, loses from about a hundred steps on. (Times differ from machine to machine; run the cell to see yours.) Complex coefficients change no count, only the price of a product: four real products and two sums. On a GPU: **not measured**; the same code runs there, and the counts above say what to expect.
 #
 # **Can I scan a dense transition matrix, or only a diagonal one?** ([minimal-LRU#3](https://github.com/NicolasZucchet/minimal-LRU/issues/3), [pytorch#120189](https://github.com/pytorch/pytorch/issues/120189)) The answer in the first thread, that a dense matrix rules out the parallel scan, is too strong. Composition (4.9) with matrices, $(W_2W_1,\; W_2 b_1 + b_2)$, is as associative as with numbers. What it rules out is a *cheap* scan: each composition multiplies two matrices, $n^3$ products where the diagonal form has $n$. Below: exact, counted, and equal to the diagonalised version (section 4.4).
 
@@ -502,9 +503,9 @@ print("they do leave it:", bool(free.poles.abs().max() > 1))
 # %% mystnb={"image": {"alt": "Left: the five target kernels. Right: relative error of the fit against the number of exponentials; sinusoid and Jordan block drop at two, the windowed CKConv kernel at 32, the bare one stays near 20 percent, the boxcar falls slowly to 4 percent."}}
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3))
 for row, (name, target) in enumerate(targets.items()):
-    (line,) = left.plot(lag, target / target.abs().max() - 3 * row)
+    (line,) = left.plot(lag, target / target.abs().max() - 3.4 * row)
     place = {"ha": "right", "fontsize": 8, "color": line.get_color()}
-    _ = left.text(255, 1.05 - 3 * row, name, **place)
+    _ = left.text(255, 1.15 - 3.4 * row, name, **place)
     _ = right.loglog(sizes, np.maximum(error[name], 1e-16), "o-")
 _ = left.set(xlabel="lag (steps)", ylabel="kernels, scaled and moved apart", yticks=[])
 _ = right.set(xlabel="number of exponentials n", ylabel="relative error")
