@@ -148,7 +148,9 @@ def _blocked_scan(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
     if q.shape[-1] > 1:
         ends = _blocked_scan(rows_p[-1], rows_q[-1], start)
         starts = torch.cat([starts, ends[..., :-1]], dim=-1)  # (..., t / 32)
-    return _unblocked(q.addcmul_(p, starts), p)[..., :t]
+    for p_j, q_j in zip(rows_p, rows_q, strict=True):
+        q_j.addcmul_(p_j, starts)  # row by row: p_j and q_j may still be in the cache
+    return _unblocked(q, p)[..., :t]
 
 
 def _blocks(x: Tensor, t: int) -> Tensor:
