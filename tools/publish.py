@@ -35,17 +35,24 @@ def replace(path: Path, pattern: str, new: str) -> None:
 
 
 def badges(name: str) -> str:
-    """The README's badges: CI, the book, Colab. None without an address."""
+    """The README's badges; CI, the book and Colab need the address."""
+    shield = "https://img.shields.io/badge"
+    always = (
+        f"![code: BSD 3-clause]({shield}/code-BSD_3--clause-0072B2) "
+        f"![Python 3.11 to 3.13]({shield}/Python-3.11_to_3.13-0072B2) "
+        f"![every number: checked]({shield}/every_number-checked-009E73)"
+    )
     if not name:
-        return "*(The badges appear once `make publish REPO=owner/name` was run.)*"
+        return always
     hub = f"https://github.com/{name}"
     owner, project = name.split("/")
     chapter = "notebooks/01_convolution_arithmetic.ipynb"
     colab = f"https://colab.research.google.com/github/{name}/blob/main/{chapter}"
     return "\n".join(
         [
+            always,
             f"[![ci]({hub}/actions/workflows/ci.yml/badge.svg)]({hub}/actions)",
-            f"[![book](https://img.shields.io/badge/read-the_book-0072B2)]"
+            f"[![book]({shield}/read-the_book-0072B2)]"
             f"(https://{owner}.github.io/{project}/)",
             "[![Open in Colab](https://colab.research.google.com/assets/"
             f"colab-badge.svg)]({colab})",
