@@ -416,8 +416,8 @@ print("products a composition: dense", n**3 + n**2, "diagonal", 2 * n)
 # Read the state out with a row $C$ and the scalar kernel is $\psi(\tau) = C W^\tau U$. Numbers first. Take one eigenvalue, $0.9$, once as two separate states and once as a chain in which the second state feeds the first:
 #
 # $$
-# W_1 = \begin{pmatrix} 0.9 & 0 \\ 0 & 0.9 \end{pmatrix}: \; \psi(\tau) = c\,0.9^\tau, \qquad
-# W_2 = \begin{pmatrix} 0.9 & 1 \\ 0 & 0.9 \end{pmatrix}: \; \psi(\tau) = \tau\, 0.9^{\tau-1} \text{ for } C = (1, 0),\; U = (0, 1)^T.
+# W_1 = \begin{pmatrix} 0.9 & 0 \cr 0 & 0.9 \end{pmatrix}: \; \psi(\tau) = c\,0.9^\tau, \qquad
+# W_2 = \begin{pmatrix} 0.9 & 1 \cr 0 & 0.9 \end{pmatrix}: \; \psi(\tau) = \tau\, 0.9^{\tau-1} \text{ for } C = (1, 0),\; U = (0, 1)^T.
 # $$
 #
 # The second kernel starts at 0, rises to lag 9 or 10 and only then decays: it is no sum of exponentials. In general, a Jordan block of size $m$ with eigenvalue $\lambda$ contributes
@@ -588,7 +588,7 @@ print("the convolution", len(windowed) - 1, "samples, for this horizon")
 # The price is complex numbers, and a condition: $V$ must be invertible, and in floating point well enough so. Take the chain of 4.3 with two eigenvalues $\delta$ apart,
 #
 # $$
-# W = \begin{pmatrix} 0.9 & 1 \\ 0 & 0.9 + \delta \end{pmatrix}, \qquad V = \begin{pmatrix} 1 & 1 \\ 0 & \delta \end{pmatrix}, \qquad \operatorname{cond}(V) \approx 2/\delta. \tag{4.14}
+# W = \begin{pmatrix} 0.9 & 1 \cr 0 & 0.9 + \delta \end{pmatrix}, \qquad V = \begin{pmatrix} 1 & 1 \cr 0 & \delta \end{pmatrix}, \qquad \operatorname{cond}(V) \approx 2/\delta. \tag{4.14}
 # $$
 #
 # At $\delta = 0$ the matrix is *defective*: one eigenvector only. Before that it is *ill-conditioned*: the states $z$ are large and nearly cancel in $Vz$, which costs about $\log_{10}(2/\delta)$ digits. **How many digits are left?**
