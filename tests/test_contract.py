@@ -93,3 +93,16 @@ def test_the_version_stands_in_one_voice():
 def test_arithmetic_holds_integers_only(module):
     text = (ROOT / "ckutils" / f"{module}.py").read_text()
     assert not re.search(r"^(import|from) (torch|numpy)", text, re.M)
+
+
+def test_every_equation_that_the_code_cites_stands_in_its_chapter():
+    cited = {
+        (file.name, number)
+        for file in (ROOT / "ckutils").glob("*.py")
+        for number in re.findall(r"(?<!\w)\(([1-5]\.\d+)\)", file.read_text())
+    }
+    assert len(cited) > 100
+    for file, number in sorted(cited):
+        (chapter,) = (ROOT / "notebooks").glob(f"0{number[0]}_*.py")
+        tag = f"\\tag{{{number}}}"
+        assert tag in chapter.read_text(), f"{file} cites ({number})"
