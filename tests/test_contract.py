@@ -101,7 +101,7 @@ def test_every_equation_that_the_code_cites_stands_in_its_chapter():
         for file in (ROOT / "ckutils").glob("*.py")
         for number in re.findall(r"(?<!\w)\(([1-5]\.\d+)\)", file.read_text())
     }
-    assert len(cited) > 100
+    assert len(cited) > 50
     for file, number in sorted(cited):
         (chapter,) = (ROOT / "notebooks").glob(f"0{number[0]}_*.py")
         tag = f"\\tag{{{number}}}"
