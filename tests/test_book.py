@@ -95,6 +95,23 @@ def test_a_changed_page_is_built_again(small_book):
     assert "marmalade" in (small_book / "_build/html/book/other.html").read_text()
 
 
+def test_a_published_notebook_has_its_colab_button(small_book):
+    """The theme's own options must not push out those that jupyter-book derives."""
+    name = sorted((ROOT / "notebooks").glob("*.ipynb"))[0].name
+    (small_book / "notebooks").mkdir()
+    shutil.copy(ROOT / "notebooks" / name, small_book / "notebooks")
+    toc = small_book / "_toc.yml"
+    page = f"notebooks/{name.removesuffix('.ipynb')}"
+    toc.write_text(toc.read_text() + f"      - file: {page}\n")
+    config = small_book / "_config.yml"
+    text = config.read_text().replace('url: ""', 'url: "https://github.com/a/b"', 1)
+    colab = "https://colab.research.google.com"
+    config.write_text(text.replace('colab_url: ""', f'colab_url: "{colab}"'))
+    assert build(small_book).returncode == 0
+    built = (small_book / "_build/html" / f"{page}.html").read_text()
+    assert f"{colab}/github/a/b/blob/main/notebooks/{name}" in built
+
+
 # Links -----------------------------------------------------------------------------
 
 

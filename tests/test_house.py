@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from jupytext import TextFileContentsManager
 from packaging.requirements import Requirement
 
 from tools import notebooks, publish
@@ -103,6 +104,23 @@ def test_ci_is_strict_and_calls_the_readmes_command():
     assert script.rstrip().splitlines()[-1] == "make test"
     readme = (ROOT / "README.md").read_text()
     assert "\nmake book " in readme and "\nmake test " in readme
+
+
+def test_jupyterlab_saves_a_chapter_into_both_files(tmp_path):
+    """What `make lab` does when a reader adds a cell and saves."""
+    name = sorted((ROOT / "notebooks").glob("*.ipynb"))[0].stem
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for ending in (".py", ".ipynb"):
+        shutil.copy(ROOT / "notebooks" / (name + ending), tmp_path / "notebooks")
+    manager = TextFileContentsManager()
+    manager.root_dir = str(tmp_path)
+    model = manager.get(f"notebooks/{name}.ipynb")
+    cell = nbformat.v4.new_markdown_cell("marmalade", id="added")
+    model["content"]["cells"].append(cell)
+    manager.save(model, f"notebooks/{name}.ipynb")
+    text = (tmp_path / "notebooks" / f"{name}.py").read_text()
+    assert "marmalade" in text and 'tags=["hide-input"' in text
 
 
 # Workflows -------------------------------------------------------------------------
