@@ -2093,7 +2093,7 @@ stack = []
 for layer, (k, p) in zip(blocks, sizes, strict=True):
     layer.double()
     z = layer.unit_anchors().detach().flatten(1).numpy()
-    beta = float(layer.kernel.log_beta.exp())
+    beta = float(layer.kernel.log_beta.detach().exp())
     stack.append((z, k, beta, layer.eps, p, layer.subsampling))
     maps = layer(maps).detach()
 agree("encode = two CKN layers", encode(pair.numpy(), stack), maps, tol=1e-10)

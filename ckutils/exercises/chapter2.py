@@ -87,8 +87,8 @@ def check_composite(f: Callable) -> None:
         Case(([a], [1]), a, "One layer is its own composite."),
         Case(([a], [3]), _row(1, 0, 0, 2), "One layer, spread by its dilation."),
         Case(([a, b], [1, 2]), _row(1, 2, 10, 20), "The worked example of 2.4."),
-        Case(([a, b], [2, 1]), _row(1, 10, 2, 20), "Now the first layer is dilated."),
         Case(([a, b], [1, 1]), _row(1, 12, 20), "Two paths lead to offset 1: add."),
+        Case(([a, b], [2, 1]), _row(1, 10, 2, 20), "Now the first layer is dilated."),
         Case(([a, b], [1, 3]), _row(1, 2, 0, 10, 20), "No path leads to offset 2."),
     ]
     three = ([_normal(3), _normal(4, seed=1), _normal(2, seed=2)], [1, 2, 5])

@@ -235,9 +235,13 @@ def check_prefix_scan(f: Callable) -> None:
     rows = (
         ("a", "One item is its own prefix."),
         ("ab", "combine takes the earlier item first."),
-        ("abcd", "A loop makes n - 1 in a row: more than 2 log2 n from 8 items on."),
-        ("abcdefgh", "Neighbours first; the prefixes of the pairs are half of all."),
-        ("abcdefghijklmnop", "n log2 n combinations are too many: halve the problem."),
+        ("abc", "Item 2 comes behind the prefix of the first pair."),
+        ("abcd", "Neighbours first; the prefixes of the pairs are half of all."),
+        ("abcdefgh", "A loop waits n - 1 times; doubling combines n log2 n times."),
+        (
+            "abcdefghijklmnop",
+            "The pairs are a problem of half the size: solve it the same way.",
+        ),
         ("abcde", "An odd item at the end has no partner."),
         ("abcdefghijklm", "The halves may be odd too."),
         ("", "No items have no prefixes."),

@@ -92,9 +92,11 @@ def compare(what: str, got, want, tol: float) -> str:
     kind = _kind(want) if exact else Number
     if not isinstance(got, kind) or (isinstance(got, bool) and kind is not bool):
         return f"{what}: expected {describe(want)}, got {describe(got)}"
-    same = got == want if exact else abs(got - want) <= tol  # False for NaN
-    bound = "" if tol == 0 else f" within {tol:.1e}"
-    return "" if same else f"{what}: expected {want}{bound}, got {got}"
+    if exact:
+        return "" if got == want else f"{what}: expected {want!r}, got {got!r}"
+    if got == want or abs(got - want) <= tol:  # both False for NaN
+        return ""
+    return f"{what}: expected {want:.8g} within {tol:.1e}, got {got:.8g}"
 
 
 def _kind(want) -> type:
