@@ -1582,7 +1582,7 @@ print(f"eq. (1.37): {cost.parameters + cost.activations:,} numbers")
 # ## 1.17 ★ Are FLOPs the same as MACs?
 #
 # *"Why do two counters differ by a factor of two?"*
-# ([pytorch-OpCounter#15](https://github.com/Lyken17/pytorch-OpCounter/issues/15),
+# ([pytorch-OpCounter#15](https://github.com/Lyken17/pytorch-OpCounter/issues/15), whose answer has it the wrong way round,
 # [flops-counter.pytorch#40](https://github.com/sovrasov/flops-counter.pytorch/issues/40),
 # [mmcv#785](https://github.com/open-mmlab/mmcv/issues/785))
 #

@@ -1668,10 +1668,12 @@ print(f"held: {held() - before:.0f} MB")
 del activations
 print(f"after del: {held() - before:.0f} MB, because Out still has the view")
 get_ipython().run_line_magic("reset", "-f out")
-print(f"after %reset -f out: {held() - before:.0f} MB")
+
+# %%
+print(f"a cell after %reset -f out: {held() - before:.0f} MB")
 
 # %% [markdown]
-# A list of losses, kept for a plot, is the third. Each loss holds its graph, and the graph holds what the backward pass would need. A hook on saved tensors counts it; `loss.item()` or `loss.detach()` lets go:
+# (A cell after, because the result of the cell before is kept as well.) A list of losses, kept for a plot, is the third. Each loss holds its graph, and the graph holds what the backward pass would need. A hook on saved tensors counts it; `loss.item()` or `loss.detach()` lets go:
 
 
 # %%
@@ -1681,7 +1683,7 @@ class Saved:
     total = 0
 
     def __init__(self, tensor):
-        self.tensor, self.size = tensor, tensor.nbytes / 1e6
+        self.tensor, self.size = tensor.detach(), tensor.nbytes / 1e6
         Saved.total += self.size
 
     def __del__(self):
@@ -1694,7 +1696,7 @@ for name, keep in {"loss": lambda y: y, "loss.item()": lambda y: y.item()}.items
         for _ in range(10):
             kept.append(keep(layer(torch.ones(4, 1, 128, 128)).relu().mean()))
     print(f"ten steps, keeping {name}: {Saved.total:.0f} MB in graphs")
-    del kept
+    kept.clear()
 
 # %% [markdown]
 # The last two exist on a GPU only. Freed memory goes to the pool of torch or CuPy, which other programs count as taken, and `empty_cache()` or `free_all_blocks()` hands it back. cuFFT keeps a plan with its workspace for each shape that it has transformed.
