@@ -19,10 +19,9 @@ from ckutils.fftplan import fft_length, plan
 
 METHODS = ("auto", "direct", "fft", "overlap_add")
 
-# Spectra of kernels are formed group by group and multiplied tile by tile, so that they
-# stay in a CPU's cache instead of passing through memory; a GPU gets few large calls.
-_GROUP_BYTES = {"cpu": 3 << 19, "cuda": 1 << 28}
-_TILE_BYTES = {"cpu": 1 << 19, "cuda": 1 << 28}
+# Spectra of kernels are formed and multiplied group by group, so that they stay in a
+# CPU's cache instead of passing through memory; a GPU gets few large calls.
+_GROUP_BYTES = {"cpu": 1 << 21, "cuda": 1 << 28}
 
 # Public functions ----------------------------------------------------------------
 
@@ -195,14 +194,30 @@ def _convolve(x: Tensor, kernel: Tensor, block: int) -> Tensor:
     rows = _blocks(x, block).flatten(0, 1)  # (b p, c_in, block)
     x_hat = torch.fft.rfft(rows, n).permute(2, 1, 0).contiguous()  # (f, c_in, b p)
     y_hat = x_hat.new_empty(n // 2 + 1, c_out, rows.shape[0])
-    for some in _groups(c_out, c_in, n, x):
-        k_hat = torch.fft.rfft(kernel[some], n)  # (o, c_in, f)
-        for f in _tiles(k_hat):
-            # bmm copies strided factors too, but three times slower than contiguous()
-            taps = k_hat[..., f].permute(2, 0, 1).contiguous()  # (f, o, c_in)
-            y_hat[f, some] = torch.bmm(taps, x_hat[f])
+    groups = _groups(c_out, c_in, n, x)
+    room = _Room(groups[0].stop, c_in, n, rows.shape[0], x_hat)
+    for some in groups:
+        room.taps[..., :k] = kernel[some]  # zero from lag k on
+        torch.fft.rfft(room.taps, n, out=room.spectra)  # (o, c_in, f)
+        room.turned.copy_(room.spectra.permute(2, 0, 1))  # (f, o, c_in)
+        y_hat[:, some] = torch.bmm(room.turned, x_hat, out=room.product)
     y = torch.fft.irfft(y_hat.permute(2, 1, 0), n)  # (b p, c_out, n)
     return _overlap_add(y.unflatten(0, (b, -1)), block, t)
+
+
+class _Room:
+    """Where each group of output channels does its work: the same pages every time.
+
+    Fresh memory for each group would be cheap to ask for and dear to touch: at 8
+    signals of 30 channels and 784 samples the pages took a fifth of the time.
+    """
+
+    def __init__(self, size: int, c_in: int, n: int, rows: int, like: Tensor):
+        f = n // 2 + 1
+        self.taps = like.real.new_zeros(size, c_in, n)
+        self.spectra = like.new_empty(size, c_in, f)
+        self.turned = like.new_empty(f, size, c_in)
+        self.product = like.new_empty(f, size, rows)
 
 
 def _lags(g: Tensor, x: Tensor, k: int, block: int) -> Tensor:
@@ -216,26 +231,22 @@ def _lags(g: Tensor, x: Tensor, k: int, block: int) -> Tensor:
     g_hat = torch.fft.rfft(late.flatten(0, 1), n).permute(2, 1, 0).contiguous()
     kernel = g.new_empty(c_out, c_in, k)
     for some in _groups(c_out, c_in, n, x):
-        k_hat = x_hat.new_empty(some.stop - some.start, c_in, n // 2 + 1)
-        for f in _tiles(k_hat):
-            taps = torch.bmm(g_hat[f, some].contiguous(), x_hat[f])  # (f, o, c_in)
-            k_hat[..., f] = taps.permute(1, 2, 0)
-        kernel[some] = torch.fft.irfft(k_hat, n)[..., :k]
+        taps = torch.bmm(g_hat[:, some].contiguous(), x_hat)  # (f, o, c_in)
+        kernel[some] = torch.fft.irfft(taps.permute(1, 2, 0), n)[..., :k]
     return kernel
 
 
 def _groups(c_out: int, c_in: int, n: int, like: Tensor) -> list[slice]:
-    """Output channels, as many at a time as their spectra fit the cache."""
+    """Output channels, as many at a time as their spectra fit the cache.
+
+    All groups have the same size; the last steps back over the one before it.
+    """
     room = _GROUP_BYTES.get(like.device.type, 1 << 28)
-    size = max(4, room // (c_in * (n + 2) * like.element_size()))
-    return [slice(o, min(o + size, c_out)) for o in range(0, c_out, size)]
-
-
-def _tiles(k_hat: Tensor) -> list[slice]:
-    """Frequencies of (o, c_in, f), as many at a time as their kernels fit the cache."""
-    room = _TILE_BYTES.get(k_hat.device.type, 1 << 28)
-    size = max(8, room // (k_hat[..., 0].numel() * k_hat.element_size()))
-    return [slice(f, f + size) for f in range(0, k_hat.shape[-1], size)]
+    most = max(6, room // (c_in * (n + 2) * like.element_size()))
+    size = -(-c_out // -(-c_out // most))
+    return [slice(o, o + size) for o in range(0, c_out - size, size)] + [
+        slice(c_out - size, c_out)
+    ]
 
 
 def _blocks(x: Tensor, block: int) -> Tensor:
