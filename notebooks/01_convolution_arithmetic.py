@@ -568,7 +568,9 @@ symmetric = np.pad(signal, (2, 7), "symmetric")
 print("NumPy's 'symmetric' repeats the edge:", symmetric.tolist())
 
 # %% [markdown]
-# **Why does circular padding act on the wrong axis, do nothing, or refuse to wrap twice?** Three traps, one a line below. torch's `F.pad` counts axes from the *last*, so a pair meant for rows lands on columns.
+# ### Why does circular padding act on the wrong axis, do nothing, or refuse to wrap twice?
+#
+# Three traps, one a line below. torch's `F.pad` counts axes from the *last*, so a pair meant for rows lands on columns.
 # `nn.Conv2d(padding_mode="circular")` wraps by `padding`, which is 0 unless you set it. And `F.pad` wraps at most once, though (1.12) has no limit.
 # Here each pair stands in the order of the axes, the amount is what the kernel needs, and any amount wraps. Threads: [pytorch#20981](https://github.com/pytorch/pytorch/issues/20981), [pytorch#37844](https://github.com/pytorch/pytorch/issues/37844), [pytorch#105749](https://github.com/pytorch/pytorch/issues/105749).
 
@@ -611,7 +613,9 @@ agree("conv on the torus = circulant matrix", around, circulant @ x, tol=1e-13)
 agree("                  = product of spectra", around, spectra, tol=1e-13)
 
 # %% [markdown]
-# **Why must reflect padding be smaller than the image, and what would reflecting again mean?** Beyond an edge of $n$ entries the mirror shows the other $n - 1$, and then the far edge: one reflection gives at most $n - 1$ entries.
+# ### Why must reflect padding be smaller than the image, and what would reflecting again mean?
+#
+# Beyond an edge of $n$ entries the mirror shows the other $n - 1$, and then the far edge: one reflection gives at most $n - 1$ entries.
 # Formula (1.13) goes on, with period $2(n-1)$: it is light between two mirrors, and NumPy and flax do this silently. A kernel more than twice as long as its input is more often a mistake than a wish, so `conv` stops there and says so; `pad` goes on.
 # Threads: [pytorch#18413](https://github.com/pytorch/pytorch/issues/18413), [pytorch#52205](https://github.com/pytorch/pytorch/issues/52205), [onnxruntime#8265](https://github.com/microsoft/onnxruntime/issues/8265), where one runtime returned wrong values without a word.
 
@@ -864,7 +868,9 @@ unturned = conv(y, swapped, **knobs)
 print("equal without turning the kernel round:", torch.allclose(unturned, direct))
 
 # %% [markdown]
-# **What does `output_padding` do, and why are the extra rows not zeros?** It does not pad. It names which of the $s$ input sizes of (1.15) is meant, and the entries that it adds are computed by (1.18) like all others: they are where the padding would otherwise have cropped the scatter.
+# ### What does `output_padding` do, and why are the extra rows not zeros?
+#
+# It does not pad. It names which of the $s$ input sizes of (1.15) is meant, and the entries that it adds are computed by (1.18) like all others: they are where the padding would otherwise have cropped the scatter.
 # At every admissible size, the adjoint identity; and the last rows of a photograph's gradient:
 
 # %%
@@ -918,7 +924,9 @@ full = im2col(picture, (3, 3), padding=1)
 print("3 x 3 windows at stride 1 hold", full.numel() // picture.numel(), "pictures")
 
 # %% [markdown]
-# **Why is fold(unfold(x)) not x, and how do I put overlapping patches back?** Because *fold* (here `col2im`) is the adjoint of *unfold* (`im2col`), not its inverse: it adds every window back to where it came from,
+# ### Why is fold(unfold(x)) not x, and how do I put overlapping patches back?
+#
+# Because *fold* (here `col2im`) is the adjoint of *unfold* (`im2col`), not its inverse: it adds every window back to where it came from,
 #
 # $$
 # x[c, i] = \sum_{(j, t):\; s\,t + d\,j - p \,=\, i} C[(c, j),\, t], \tag{1.22}
@@ -947,7 +955,9 @@ agree("<unfold x, C> = <x, fold C>, relative", gap, 0, tol=1e-13)
 # %% [markdown]
 # Asked at [pytorch#7519](https://github.com/pytorch/pytorch/issues/7519), [pytorch#38955](https://github.com/pytorch/pytorch/issues/38955), [pytorch#119474](https://github.com/pytorch/pytorch/issues/119474).
 #
-# **Which matrix is this convolution?** Flatten the image to one long vector, and conv is a matrix $T$ whose row $t$ holds the kernel at the places that output $t$ reads:
+# ### Which matrix is this convolution?
+#
+# Flatten the image to one long vector, and conv is a matrix $T$ whose row $t$ holds the kernel at the places that output $t$ reads:
 #
 # $$
 # T[t, i] = w\big[(i + p - s\,t)/d\big] \text{ where that is a tap}, \quad 0 \text{ elsewhere}. \tag{1.23}
@@ -1287,6 +1297,7 @@ from ckutils.blocks import (
     PointwiseGrouped,
     Residual,
     SpatiallySeparable,
+    StepNorm,
     TemporalBlock,
     block_diagonal,
     grouped_conv_ref,
@@ -1571,7 +1582,7 @@ print(f"eq. (1.37): {cost.parameters + cost.activations:,} numbers")
 # ## 1.17 ★ Are FLOPs the same as MACs?
 #
 # *"Why do two counters differ by a factor of two?"*
-# ([pytorch-OpCounter#15](https://github.com/Lyken17/pytorch-OpCounter/issues/15),
+# ([pytorch-OpCounter#15](https://github.com/Lyken17/pytorch-OpCounter/issues/15), whose answer has it the wrong way round,
 # [flops-counter.pytorch#40](https://github.com/sovrasov/flops-counter.pytorch/issues/40),
 # [mmcv#785](https://github.com/open-mmlab/mmcv/issues/785))
 #
@@ -2470,19 +2481,29 @@ hearer = hearer.eval()
 #
 # Over the channels of one step (*step*) nothing leaks. Over channels and all steps (*group*, with one group) each value depends on all later ones.
 # Over batch and steps (*batch*) likewise in training; in evaluation the numbers are fixed and nothing leaks. Where is the gradient of output $t$ to
-# input $s$ not zero, for a whole block?
+# input $s$ not zero, for each norm by itself and then for a whole block?
 
 
 # %%
 def slopes(model, x):
     """(t, s): size of the gradient of output t to input s."""
     x = x.clone().requires_grad_()
-    mix = torch.randn(1, 8, 1, generator=torch.Generator().manual_seed(1))
-    outputs = (model(x) * mix).sum((0, 1))
+    y, draw = model(x), torch.Generator().manual_seed(1)
+    outputs = (y * torch.randn(1, y.shape[1], 1, generator=draw)).sum((0, 1))
     rows = [torch.autograd.grad(y, x, retain_graph=True)[0] for y in outputs]
     return torch.stack(rows).norm(dim=(1, 2))
 
 
+norms = {"step": StepNorm, "batch": nn.BatchNorm1d}
+norms["group"] = lambda channels: nn.GroupNorm(1, channels)
+for name, norm in norms.items():
+    layer = norm(24)
+    for mode in ("training", "evaluation"):
+        slope = slopes(layer.train(mode == "training"), sound[test[:2], :, 10:34])
+        later = int((slope[5] > 0).nonzero().max())
+        print(f"{name:5} alone, {mode:10}: output 5 depends on steps up to {later}")
+
+# %%
 cases = {
     "none": ("none", True), "step": ("step", True), "batch, training": ("batch", True),
     "batch, evaluation": ("batch", False), "group": ("group", False),

@@ -195,13 +195,16 @@ def spread_by_holes(kernel, holes):
     return padded.flatten()[: len(kernel) + (len(kernel) - 1) * holes]
 
 
-taps = draw(3)
+taps, line = draw(3), draw(1, 20)
 for d in (1, 2, 3):
     by_step, by_holes = dilate_kernel(taps, d), spread_by_holes(taps, d - 1)
     print(
         f"step {d} = holes {d - 1}: size {len(by_step)} = {3 + 2 * (d - 1)},", end=" "
     )
     agree("identical", by_step, by_holes, 0)
+    stepped = conv(line, taps[None, None], dilation=d)
+    dense = conv(line, by_holes[None, None])
+    agree("        and so are the outputs", stepped, dense, 1e-12)
 try:
     dilate_kernel(taps, 0)
 except ValueError as error:

@@ -842,7 +842,21 @@ print(
 )
 
 # %% [markdown]
-# So the two are different algorithms with different assignments. The objective is nearly the same, and either may come out ahead from a given start; what renormalising buys is that (5.16) cannot fall and that labels mean "nearest angle". Empty clusters restart; nothing is ever divided by zero.
+# So the two are different algorithms with different assignments. The objective is nearly the same, and either may come out ahead from a given start; what renormalising buys is that (5.16) cannot fall and that labels mean "nearest angle".
+#
+# **And empty clusters?** Start twice at the same patch: ties go to the first of equals, the second cluster gets no patch, and its mean is 0/0. It restarts at the patch that fits worst:
+
+# %%
+start = cloud[[0, 0, 1]]  # the second centroid repeats the first
+best, labels = ckn._nearest(cloud, start)
+print("patches in each cluster:", labels.bincount(minlength=3).tolist())
+print("mean of the empty one:", cloud[labels == 1].mean(0)[:3].tolist())
+moved = ckn._centroids(cloud, best, labels, 3)
+agree("restarted at the worst patch", moved[1], cloud[best.argmin()], tol=0)
+_, labels = ckn._nearest(cloud, moved)
+print("in the next iteration none is empty:", len(labels.unique()) == 3)
+
+# %% [markdown]
 # **How much does the loop cost?** One iteration on 100,000 colour patches with 256 centroids, against two loops over clusters: one that computes squared distances to each centroid in turn, as k-means is usually first written (32 of the 256 clusters are timed), and a lean one with a matrix-vector product a cluster.
 
 # %%
@@ -1624,6 +1638,96 @@ print(digest(tf32=errors["TF32 inputs"].square().mean().sqrt() / scale))
 
 # %% [markdown]
 # So three to four correct digits, from the rounding of the inputs alone: "the third digit" is what TF32 is made of, and no bug. Switch it off to compare: `torch.backends.cudnn.allow_tf32 = False` and `torch.backends.cuda.matmul.allow_tf32 = False` (this book's checks do). Error per card: not measured.
+
+# %% [markdown]
+# ### I ran the cell again and the GPU is full: who holds the memory?
+#
+# Asked in nine threads ([notebook#2201](https://github.com/jupyter/notebook/issues/2201), [pytorch#22684](https://github.com/pytorch/pytorch/issues/22684), [cupy#4282](https://github.com/cupy/cupy/issues/4282), [pytorch#94893](https://github.com/pytorch/pytorch/issues/94893), [cupy#1779](https://github.com/cupy/cupy/issues/1779)). Five holders, in the order in which to suspect them: your names; the notebook's own history, `Out`; graphs that a kept loss keeps; the pool of the allocator; the plans of Fourier transforms. The first three are Python's doing and the same on a CPU. A view of three numbers holds all of its ten megabytes:
+
+# %%
+import gc
+
+from IPython import get_ipython
+
+
+def held():
+    """Megabytes in the tensors that are alive, each memory counted once."""
+    _ = gc.collect()
+    tensors = [t for t in gc.get_objects() if issubclass(type(t), torch.Tensor)]
+    memory = {m.data_ptr(): m.nbytes() for m in (t.untyped_storage() for t in tensors)}
+    return sum(memory.values()) / 1e6
+
+
+# %%
+before = held()
+activations = torch.zeros(2_500_000)  # 10 MB
+activations[:3]
+
+# %%
+print(f"held: {held() - before:.0f} MB")
+del activations
+print(f"after del: {held() - before:.0f} MB, because Out still has the view")
+get_ipython().run_line_magic("reset", "-f out")
+
+# %%
+print(f"a cell after %reset -f out: {held() - before:.0f} MB")
+
+# %% [markdown]
+# (A cell after, because the result of the cell before is kept as well.) A list of losses, kept for a plot, is the third. Each loss holds its graph, and the graph holds what the backward pass would need. A hook on saved tensors counts it; `loss.item()` or `loss.detach()` lets go:
+
+
+# %%
+class Saved:
+    """A tensor that a graph keeps, counted as long as it does."""
+
+    total = 0
+
+    def __init__(self, tensor):
+        self.tensor, self.size = tensor.detach(), tensor.nbytes / 1e6
+        Saved.total += self.size
+
+    def __del__(self):
+        Saved.total -= self.size
+
+
+for name, keep in {"loss": lambda y: y, "loss.item()": lambda y: y.item()}.items():
+    kept, layer = [], nn.Conv2d(1, 8, 3)
+    with torch.autograd.graph.saved_tensors_hooks(Saved, lambda s: s.tensor):
+        for _ in range(10):
+            kept.append(keep(layer(torch.ones(4, 1, 128, 128)).relu().mean()))
+    print(f"ten steps, keeping {name}: {Saved.total:.0f} MB in graphs")
+    kept.clear()
+
+# %% [markdown]
+# The last two exist on a GPU only. Freed memory goes to the pool of torch or CuPy, which other programs count as taken, and `empty_cache()` or `free_all_blocks()` hands it back. cuFFT keeps a plan with its workspace for each shape that it has transformed.
+
+
+# %%
+def gpu_megabytes():
+    """In tensors, in torch's pool, in CuPy's pool; and the number of FFT plans."""
+    import cupy
+
+    sizes = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    pool = cupy.get_default_memory_pool().total_bytes()
+    plans = torch.backends.cuda.cufft_plan_cache.size
+    return {"MB": [round(s / 1e6) for s in (*sizes, pool)], "plans": plans}
+
+
+def fill_and_clear():
+    waves = [torch.fft.rfft(torch.zeros(64, n, device="cuda")) for n in (9999, 10007)]
+    print("before", gpu_megabytes())
+    waves.clear()
+    print("after clear()", gpu_megabytes())
+    torch.backends.cuda.cufft_plan_cache.clear()
+    torch.cuda.empty_cache()
+    print("after emptying plans and pool", gpu_megabytes())
+
+
+# %% tags=["nbval-ignore-output"]
+if torch.cuda.is_available() and importlib.util.find_spec("cupy"):
+    fill_and_clear()
+else:
+    print("GPU: not measured")
 
 # %% [markdown]
 # ## 5.11 On real images
