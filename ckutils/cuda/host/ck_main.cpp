@@ -68,7 +68,7 @@ int main(int count, char** words)
     const uint64_t length = error ? strlen(error) : 0;
     fwrite(&switches, sizeof switches, 1, reply);
     fwrite(&length, sizeof length, 1, reply);
-    fwrite(error, 1, length, reply);
+    if (error) fwrite(error, 1, length, reply);
     for (const Argument& argument : arguments)
         if (argument.is_array && !error) fwrite(argument.data, 1, argument.bytes, reply);
     fclose(reply);
