@@ -797,6 +797,23 @@ for omega_0, (seen, unseen) in share.items():
     )
 
 # %% [markdown]
+# **Turn omega_0 yourself.** The explorer below needs no kernel: the page draws the weights with torch's own generator. At which $\omega_0$ does the kernel become too fast for its 128 lags, and does depth or the seed change that? The cell prints the kernel that the page starts with.
+
+# %%
+from IPython.display import display
+
+from ckutils.widgets import explorer
+
+display(explorer("siren"))
+with torch.random.fork_rng():  # the cells below draw as if this one were not here
+    torch.manual_seed(0)
+    shown = Siren(1, 1, omega_0=30.0, weight_norm=False).double()
+values = shown(torch.linspace(1, -1, 128, dtype=torch.float64)[:, None])[:, 0]
+print("lag     kernel")
+for lag in range(0, 128, 16):
+    print(f"{lag:3} {float(values[lag].detach()):10.5f}")
+
+# %% [markdown]
 # ## 3.7 Positions in [-1, 1], and how far a kernel reaches
 #
 # A network dislikes inputs of 0 to 16,000. Lag $\tau$ of a kernel that reaches over $H$ samples (its *horizon*) is put at

@@ -693,6 +693,24 @@ print(
 )
 
 # %% [markdown]
+# **Move the eigenvalues yourself.** The explorer below needs no kernel. How near to the circle must an eigenvalue lie for half of the gradient to survive 60 steps, and how large does the gradient grow on its way to zero at 0.9 and 0.8 with a coupling of 4? The cell prints, from `lru_kernel` and the powers of $W$, what the page starts with.
+
+# %%
+from IPython.display import display
+
+from ckutils.widgets import explorer
+
+display(explorer("recurrence"))
+pairs = torch.tensor([[0.9, 0.35], [-0.5, 0.75]], dtype=F64)
+W = torch.block_diag(*[torch.stack([a, -b, b, a]).view(2, 2) for a, b in pairs])
+U = torch.tensor([[1.0], [0], [1], [0]], dtype=F64)
+values = (U.T @ lru_kernel(W, U, 64)[:, 0])[0]
+print("step    kernel  gradient")
+for step in (0, 1, 2, 5, 10, 20, 40, 63):
+    norm = torch.linalg.matrix_norm(torch.linalg.matrix_power(W, step), 2)
+    print(f"{step:4} {float(values[step]):9.4f} {float(norm):9.4f}")
+
+# %% [markdown]
 # The corrected sentence:
 #
 # > **Long-run gradients of a linear recurrence.** If $\rho < 1$, $\|W^T\| \to 0$ like $\rho^T$ up to a polynomial factor: the gradient from step $T$ back to step 0 vanishes. If $\rho > 1$ it explodes. If $\rho = 1$ it does neither, provided that every eigenvalue on the circle, $1$ or not, has a full set of eigenvectors; a Jordan block there grows like a polynomial. For non-normal $W$ this says nothing about the first steps: the norm may grow before it falls, above tenfold in the figure.
