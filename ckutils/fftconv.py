@@ -21,8 +21,9 @@ from ckutils.fftplan import fft_length, plan
 METHODS = ("auto", "direct", "fft", "overlap_add")
 
 # Spectra of kernels are formed group by group and multiplied tile by tile, so that they
-# stay in a CPU's cache instead of passing through memory; a GPU gets few large calls.
-_GROUP_BYTES = {"cpu": 3 << 19, "cuda": 1 << 28}
+# stay in a CPU's cache instead of passing through memory; a GPU gets few large calls,
+# and groups there only bound what is held beside the signals' spectra.
+_GROUP_BYTES = {"cpu": 3 << 19, "cuda": 1 << 26}
 _TILE_BYTES = {"cpu": 1 << 19, "cuda": 1 << 28}
 # On a GPU, transforms whose copies would be as large as the spectra go piece by piece.
 _PIECE_BYTES = 1 << 25
@@ -267,8 +268,10 @@ def _convolve_on_gpu(x: Tensor, kernel: Tensor, block: int) -> Tensor:
     rows = _blocks(x, block).flatten(0, 1)  # (b p, c_in, block)
     x_hat = torch.fft.rfft(rows, n)
     y = x.new_empty(rows.shape[0], c_out, t if block == t else n)
-    for some in _groups(c_out, c_in, n, x):
-        y_hat = spectral.spectral_product(x_hat, _spectra(kernel[some], n), False)
+    for some in _groups(c_out, c_in, n, x, spectral.TILE_Q):
+        y_hat = spectral.spectral_product(
+            x_hat, _spectra(kernel[some], n, x_hat), False
+        )
         into_signals(y_hat, y[:, some], n, norm="forward")
     return _overlap_add(y.unflatten(0, (b, -1)), block, t)
 
@@ -280,16 +283,15 @@ def _lags_on_gpu(g: Tensor, x: Tensor, k: int, block: int) -> Tensor:
     x_hat = torch.fft.rfft(rows, n).transpose(0, 1)  # (c_in, b p, f)
     g_hat = torch.fft.rfft(late, n).transpose(0, 1)  # (c_out, b p, f)
     kernel = g.new_empty(c_out, c_in, k)
-    for some in _groups(c_out, c_in, n, x):
+    for some in _groups(c_out, c_in, n, x, spectral.TILE_P):
         k_hat = spectral.spectral_product(g_hat[some], x_hat, True)  # (o, c_in, f)
         into_signals(k_hat, kernel[some], n)
     return kernel
 
 
-def _spectra(kernel: Tensor, n: int) -> Tensor:
+def _spectra(kernel: Tensor, n: int, like: Tensor) -> Tensor:
     """rfft / n of each kernel, (o, c_in, f); the 1/n costs no pass of its own here."""
-    f = n // 2 + 1
-    k_hat = kernel.new_empty(*kernel.shape[:2], f, dtype=kernel.dtype.to_complex())
+    k_hat = like.new_empty(*kernel.shape[:2], n // 2 + 1)
     for some in _in_pieces(k_hat):
         torch.fft.rfft(kernel[some], n, norm="forward", out=k_hat[some])
     return k_hat
@@ -307,10 +309,11 @@ def _in_pieces(spectrum: Tensor) -> list[slice]:
     return [slice(i, i + size) for i in range(0, spectrum.shape[0], size)]
 
 
-def _groups(c_out: int, c_in: int, n: int, like: Tensor) -> list[slice]:
-    """Output channels, as many at a time as their spectra fit the cache."""
-    room = _GROUP_BYTES.get(like.device.type, 1 << 28)
+def _groups(c_out: int, c_in: int, n: int, like: Tensor, unit: int = 1) -> list[slice]:
+    """Output channels, as many at a time as their spectra fit, in whole units."""
+    room = _GROUP_BYTES.get(like.device.type, 1 << 26)
     size = max(4, room // (c_in * (n + 2) * like.element_size()))
+    size = max(unit, size // unit * unit)
     return [slice(o, min(o + size, c_out)) for o in range(0, c_out, size)]
 
 
