@@ -842,7 +842,21 @@ print(
 )
 
 # %% [markdown]
-# So the two are different algorithms with different assignments. The objective is nearly the same, and either may come out ahead from a given start; what renormalising buys is that (5.16) cannot fall and that labels mean "nearest angle". Empty clusters restart; nothing is ever divided by zero.
+# So the two are different algorithms with different assignments. The objective is nearly the same, and either may come out ahead from a given start; what renormalising buys is that (5.16) cannot fall and that labels mean "nearest angle".
+#
+# **And empty clusters?** Start twice at the same patch: ties go to the first of equals, the second cluster gets no patch, and its mean is 0/0. It restarts at the patch that fits worst:
+
+# %%
+start = cloud[[0, 0, 1]]  # the second centroid repeats the first
+best, labels = ckn._nearest(cloud, start)
+print("patches in each cluster:", labels.bincount(minlength=3).tolist())
+print("mean of the empty one:", cloud[labels == 1].mean(0)[:3].tolist())
+moved = ckn._centroids(cloud, best, labels, 3)
+agree("restarted at the worst patch", moved[1], cloud[best.argmin()], tol=0)
+_, labels = ckn._nearest(cloud, moved)
+print("in the next iteration none is empty:", len(labels.unique()) == 3)
+
+# %% [markdown]
 # **How much does the loop cost?** One iteration on 100,000 colour patches with 256 centroids, against two loops over clusters: one that computes squared distances to each centroid in turn, as k-means is usually first written (32 of the 256 clusters are timed), and a lean one with a matrix-vector product a cluster.
 
 # %%
@@ -1626,6 +1640,96 @@ print(digest(tf32=errors["TF32 inputs"].square().mean().sqrt() / scale))
 # So three to four correct digits, from the rounding of the inputs alone: "the third digit" is what TF32 is made of, and no bug. Switch it off to compare: `torch.backends.cudnn.allow_tf32 = False` and `torch.backends.cuda.matmul.allow_tf32 = False` (this book's checks do). Error per card: not measured.
 
 # %% [markdown]
+# ### I ran the cell again and the GPU is full: who holds the memory?
+#
+# Asked in nine threads ([notebook#2201](https://github.com/jupyter/notebook/issues/2201), [pytorch#22684](https://github.com/pytorch/pytorch/issues/22684), [cupy#4282](https://github.com/cupy/cupy/issues/4282), [pytorch#94893](https://github.com/pytorch/pytorch/issues/94893), [cupy#1779](https://github.com/cupy/cupy/issues/1779)). Five holders, in the order in which to suspect them: your names; the notebook's own history, `Out`; graphs that a kept loss keeps; the pool of the allocator; the plans of Fourier transforms. The first three are Python's doing and the same on a CPU. A view of three numbers holds all of its ten megabytes:
+
+# %%
+import gc
+
+from IPython import get_ipython
+
+
+def held():
+    """Megabytes in the tensors that are alive, each memory counted once."""
+    _ = gc.collect()
+    tensors = [t for t in gc.get_objects() if issubclass(type(t), torch.Tensor)]
+    memory = {m.data_ptr(): m.nbytes() for m in (t.untyped_storage() for t in tensors)}
+    return sum(memory.values()) / 1e6
+
+
+# %%
+before = held()
+activations = torch.zeros(2_500_000)  # 10 MB
+activations[:3]
+
+# %%
+print(f"held: {held() - before:.0f} MB")
+del activations
+print(f"after del: {held() - before:.0f} MB, because Out still has the view")
+get_ipython().run_line_magic("reset", "-f out")
+
+# %%
+print(f"a cell after %reset -f out: {held() - before:.0f} MB")
+
+# %% [markdown]
+# (A cell after, because the result of the cell before is kept as well.) A list of losses, kept for a plot, is the third. Each loss holds its graph, and the graph holds what the backward pass would need. A hook on saved tensors counts it; `loss.item()` or `loss.detach()` lets go:
+
+
+# %%
+class Saved:
+    """A tensor that a graph keeps, counted as long as it does."""
+
+    total = 0
+
+    def __init__(self, tensor):
+        self.tensor, self.size = tensor.detach(), tensor.nbytes / 1e6
+        Saved.total += self.size
+
+    def __del__(self):
+        Saved.total -= self.size
+
+
+for name, keep in {"loss": lambda y: y, "loss.item()": lambda y: y.item()}.items():
+    kept, layer = [], nn.Conv2d(1, 8, 3)
+    with torch.autograd.graph.saved_tensors_hooks(Saved, lambda s: s.tensor):
+        for _ in range(10):
+            kept.append(keep(layer(torch.ones(4, 1, 128, 128)).relu().mean()))
+    print(f"ten steps, keeping {name}: {Saved.total:.0f} MB in graphs")
+    kept.clear()
+
+# %% [markdown]
+# The last two exist on a GPU only. Freed memory goes to the pool of torch or CuPy, which other programs count as taken, and `empty_cache()` or `free_all_blocks()` hands it back. cuFFT keeps a plan with its workspace for each shape that it has transformed.
+
+
+# %%
+def gpu_megabytes():
+    """In tensors, in torch's pool, in CuPy's pool; and the number of FFT plans."""
+    import cupy
+
+    sizes = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    pool = cupy.get_default_memory_pool().total_bytes()
+    plans = torch.backends.cuda.cufft_plan_cache.size
+    return {"MB": [round(s / 1e6) for s in (*sizes, pool)], "plans": plans}
+
+
+def fill_and_clear():
+    waves = [torch.fft.rfft(torch.zeros(64, n, device="cuda")) for n in (9999, 10007)]
+    print("before", gpu_megabytes())
+    waves.clear()
+    print("after clear()", gpu_megabytes())
+    torch.backends.cuda.cufft_plan_cache.clear()
+    torch.cuda.empty_cache()
+    print("after emptying plans and pool", gpu_megabytes())
+
+
+# %% tags=["nbval-ignore-output"]
+if torch.cuda.is_available() and importlib.util.find_spec("cupy"):
+    fill_and_clear()
+else:
+    print("GPU: not measured")
+
+# %% [markdown]
 # ## 5.11 On real images
 #
 # **Anchors as pictures.** What does the first layer compare with? Left, 64 centres of 5 by 5 colour patches of three photographs; middle, the 32 anchors of the network that was fitted to clothes in section 5.6; right, the filters of a CNN of the same shape, trained with labels. Anchors are patches: edges at all angles, gradients, corners. Filters are whatever served.
@@ -1878,9 +1982,170 @@ for name, attempt in attempts.items():
 # %% [markdown]
 # ## 5.13 Exercises
 #
-# Each checks itself; the solutions are executed and folded away.
+# First six functions to write, from five minutes to an evening, then questions to think about. `check_...(f)` calls your function on a row of cases.
+# At the first that does not agree it says which, what was expected, what came, and gives a hint. Copy a signature into a cell of your own and begin there;
+# a solution is folded away below each, executed with the chapter. This is what a check says to a function that is only begun:
+
+# %%
+from ckutils.exercises import (
+    check_encode,
+    check_image_order,
+    check_inverse_sqrt_gradient,
+    check_nystrom,
+    check_patch_kernel,
+    check_power_features,
+)
+
+try:
+    check_patch_kernel(lambda x, y, beta: math.exp(beta * (float(x @ y) - 1)))
+except AssertionError as told:
+    print(told)
+
+# %% [markdown]
+# ### Functions to write
 #
-# **1.** Is $\min(u, \tfrac12)$, with $u$ the inner product of unit vectors, a kernel on the sphere? Find a Gram matrix that decides it.
+# **Exercise 5.1** (5 minutes). The kernel (5.5) of two patches, with the exponential (5.7), for patches of any contrast, black ones too.
+#
+# ```python
+# def patch_kernel(x, y, beta):  # (d,), (d,), float64; a float
+#     return value  # a float
+# ```
+
+
+# %% tags=["hide-cell"]
+def patch_kernel(x, y, beta):
+    size = float(x.norm() * y.norm())
+    return size * math.exp(beta * (float(x @ y) / size - 1)) if size else 0.0
+
+
+check_patch_kernel(patch_kernel)
+
+# %% [markdown]
+# **Exercise 5.2** (20 minutes). A power series with finitely many terms has a finite feature map. Write one for $\sum_j b_j \langle x, y \rangle^j$, $b_j \ge 0$: coordinates whose inner products are the kernel, as $\varphi$ in section 5.1 is for $\langle x, y \rangle^2$. (You need not merge equal coordinates.)
+#
+# ```python
+# def power_features(x, weights):  # x (n, d), float64; [b_0, b_1, ...]
+#     return features  # (n, any)
+# ```
+
+
+# %% tags=["hide-cell"]
+def power_features(x, weights):
+    power, parts = torch.ones(len(x), 1, dtype=x.dtype), []
+    for b in weights:
+        parts.append(b**0.5 * power)
+        power = torch.einsum("ni,nj->nij", power, x).flatten(1)  # one factor more
+    return torch.cat(parts, dim=1)
+
+
+check_power_features(power_features)
+
+# %% [markdown]
+# **Exercise 5.3** (20 minutes). Repair the published patch extraction of section 5.5: all $k$ by $k$ patches as rows, image by image, and channel by channel within a row.
+#
+# ```python
+# def image_order(images, k):  # NumPy, (n, c, h, w), any dtype
+#     return rows  # (n (h - k + 1) (w - k + 1), c k k)
+# ```
+
+
+# %% tags=["hide-cell"]
+def image_order(images, k):
+    c = images.shape[1]
+    windows = np.lib.stride_tricks.sliding_window_view(images, (k, k), axis=(2, 3))
+    # (n, c, h', w', k, k): the channels belong to the patch
+    return np.moveaxis(windows, 1, 3).reshape(-1, c * k * k)
+
+
+check_image_order(image_order)
+
+# %% [markdown]
+# **Exercise 5.4** (an hour). The Nystrom features (5.12) of patches of any norm, with the exponential kernel and the ridge of (5.13), in NumPy. Black patches have the features 0.
+#
+# ```python
+# def nystrom_rows(x, anchors, beta, eps):  # x (n, d), anchors (p, d) with unit rows, float64
+#     return features  # (n, p)
+# ```
+
+
+# %% tags=["hide-cell"]
+def nystrom_rows(x, anchors, beta, eps):
+    gram = np.exp(beta * (anchors @ anchors.T - 1))
+    values, vectors = np.linalg.eigh(gram)
+    root = vectors / np.sqrt(values + eps) @ vectors.T  # eq. (5.13)
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    shapes = x / np.where(norms == 0, 1, norms)
+    return norms * np.exp(beta * (shapes @ anchors.T - 1)) @ root
+
+
+check_nystrom(nystrom_rows)
+
+# %% [markdown]
+# **Exercise 5.5** (an hour). A gradient $G$ arrives at $A^{-1/2}$. Carry it back to $A$ by (5.21), so that it is right also where eigenvalues coincide. (Begin with the trace, $G = I$: its gradient is $-\tfrac12 A^{-3/2}$.)
+#
+# ```python
+# def inverse_sqrt_gradient(a, gradient):  # both symmetric (n, n), float64, a positive definite
+#     return to_a  # (n, n)
+# ```
+
+
+# %% tags=["hide-cell"]
+def inverse_sqrt_gradient(a, gradient):
+    values, vectors = torch.linalg.eigh(a)
+    s = values.sqrt()
+    factor = -1 / (s[:, None] * s * (s[:, None] + s))  # eq. (5.21): no difference
+    inside = vectors.T @ gradient @ vectors
+    return vectors @ (factor * inside) @ vectors.T
+
+
+check_inverse_sqrt_gradient(inverse_sqrt_gradient)
+
+# %% [markdown]
+# **Exercise 5.6** (an evening). A whole network from images to maps, in NumPy: for each layer pad, cut patches (exercise 5.3), compare and whiten (5.4), put the rows back into maps, pool with the Gaussian (5.15) and keep every $s$-th place, from the first on. Zeros stand outside, before the patches are cut and around the map that is pooled.
+#
+# ```python
+# def encode(images, layers):  # (n, c, h, w), float64
+#     # layers: [(anchors (p, c k k), k, beta, eps, padding, s), ...]
+#     return maps  # (n, p, h', w')
+# ```
+
+
+# %% tags=["hide-cell"]
+def pool_gaussian(maps, s):
+    taps = np.exp(-(np.arange(-s, s + 1.0) ** 2) / s**2)
+    taps /= taps.sum()
+    for axis in (2, 3):  # a Gaussian is a product: columns first, then rows
+        frame = [(s, s) if i == axis else (0, 0) for i in range(4)]
+        framed, size = np.pad(maps, frame), maps.shape[axis]
+        places = [np.arange(j, j + size, s) for j in range(2 * s + 1)]
+        parts = [np.take(framed, place, axis) for place in places]
+        maps = sum(tap * part for tap, part in zip(taps, parts, strict=True))
+    return maps
+
+
+constant = pool_gaussian(np.ones((1, 1, 9, 9)), 2)
+print("inside, a constant stays:", abs(constant[0, 0, 2, 2] - 1) < 1e-12)
+
+
+# %% tags=["hide-cell"]
+def encode(images, layers):
+    for anchors, k, beta, eps, p, s in layers:
+        padded = np.pad(images, [(0, 0), (0, 0), (p, p), (p, p)])
+        n, _, height, width = padded.shape
+        rows = nystrom_rows(image_order(padded, k), anchors, beta, eps)
+        maps = rows.reshape(n, height - k + 1, width - k + 1, len(anchors))
+        images = pool_gaussian(np.moveaxis(maps, 3, 1), s)
+    return images
+
+
+check_encode(encode)
+
+# %% [markdown]
+# ### Questions to think about
+#
+# Each ends in a check that is executed with the solution.
+#
+# **A** (5 minutes). Is $\min(u, \tfrac12)$, with $u$ the inner product of unit vectors, a kernel on the sphere? Find a Gram matrix that decides it.
 
 # %% tags=["hide-cell"]
 draw = torch.Generator().manual_seed(0)
@@ -1889,43 +2154,17 @@ smallest = torch.linalg.eigvalsh((x @ x.T).clamp_max(0.5))[0]
 print("not a kernel, a negative eigenvalue:", bool(smallest < -0.1))
 
 # %% [markdown]
-# **2.** The product of two kernels is a kernel. Give its feature map, for $\langle x, y \rangle \cdot e^{\beta(\langle x, y \rangle - 1)}$ cut off after the second power of the exponential's series.
-
+# **B** (10 minutes). The product of two kernels is a kernel. Give its feature map, for $\langle x, y \rangle \cdot e^{\beta(\langle x, y \rangle - 1)}$ cut off after the second power of the exponential's series.
 
 # %% tags=["hide-cell"]
-def powers(x, weights):  # features of sum_j b_j u^j: products times sqrt(b_j)
-    one, two = x, torch.einsum("ni,nj->nij", x, x).flatten(1)
-    parts = [torch.ones(len(x), 1, dtype=FLOAT64), one, two]
-    return torch.cat([b**0.5 * part for b, part in zip(weights, parts, strict=True)], 1)
-
-
 series = [math.exp(-2) * 2**j / math.factorial(j) for j in range(3)]  # beta = 2
-psi = torch.einsum("ni,nj->nij", x, powers(x, series)).flatten(1)  # the tensor product
+psi = torch.einsum("ni,nj->nij", x, power_features(x, series)).flatten(1)
 u = x @ x.T
 want = u * sum(b * u**j for j, b in enumerate(series))
 agree("tensor product of the features", psi @ psi.T, want, tol=1e-12)
 
 # %% [markdown]
-# **3.** Show that the gradient of $\mathrm{tr}(A^{-1/2})$ is $-\tfrac12 A^{-3/2}$, and check it at a matrix with a double eigenvalue.
-
-# %% tags=["hide-cell"]
-a = torch.diag(torch.tensor([1.0, 4.0, 4.0], dtype=FLOAT64)).requires_grad_()
-ckn.inverse_sqrt(a, 0.0).trace().backward()
-# eq. (5.21) on the diagonal: -1 / (2 lambda^(3/2))
-want = torch.diag(torch.tensor([-1 / 2, -1 / 16, -1 / 16], dtype=FLOAT64))
-agree("-1/2 A^(-3/2)", a.grad, want, tol=1e-12)
-
-# %% [markdown]
-# **4.** Repair the published patch extraction, in one call of `np.moveaxis`, so that the rows come image by image.
-
-# %% tags=["hide-cell"]
-windows = np.lib.stride_tricks.sliding_window_view(two, (2, 1, 2, 2))
-# (1, 1, h', w', b, c, k, k): bring the images to the front
-repaired = np.moveaxis(windows, 4, 0).reshape(-1, 4)
-agree("image by image", repaired, ours, tol=0)
-
-# %% [markdown]
-# **5.** Which pooling window makes the corner of a constant map keep its value? Divide by what lies inside, and check.
+# **C** (10 minutes). Which pooling window makes the corner of a constant map keep its value? Divide by what lies inside, and check.
 
 # %% tags=["hide-cell"]
 block = ckn.CKNLayer(1, 3, 3, subsampling=2, padding=1).double()
@@ -1935,7 +2174,7 @@ five = torch.full((1, 3, 6, 6), 5.0)
 agree("constant stays constant", block.pool(5 * flat) / share, five, 1e-12)
 
 # %% [markdown]
-# **6.** A CKN layer with the linear kernel $\kappa(u) = u$, as many independent anchors as pixels in a patch, and $\varepsilon \to 0$: what does it do to the norms of patches?
+# **D** (10 minutes). A CKN layer with the linear kernel $\kappa(u) = u$, as many independent anchors as pixels in a patch, and $\varepsilon \to 0$: what does it do to the norms of patches?
 
 # %% tags=["hide-cell"]
 square = ckn.CKNLayer(1, 9, 3, kernel=lambda u: u, eps=1e-13).double()
@@ -1945,6 +2184,23 @@ with torch.no_grad():
     norms = square(maps).norm(dim=1, keepdim=True)
 # nine independent anchors span all patches: the projection is the identity
 agree("an isometry", norms, square.patch_norms(maps), tol=1e-8)
+
+# %% [markdown]
+# **E** (10 minutes). Is your `encode` the layer of the package? Two layers, on two real images.
+
+# %% tags=["hide-cell"]
+torch.manual_seed(0)
+pair = data.test_images[:2, :, ::2, ::2].double()
+blocks = [ckn.CKNLayer(1, 8, 3, padding=1), ckn.CKNLayer(8, 6, 3, subsampling=2)]
+sizes, maps = ((3, 1), (3, 0)), pair
+stack = []
+for layer, (k, p) in zip(blocks, sizes, strict=True):
+    layer.double()
+    z = layer.unit_anchors().detach().flatten(1).numpy()
+    beta = float(layer.kernel.log_beta.detach().exp())
+    stack.append((z, k, beta, layer.eps, p, layer.subsampling))
+    maps = layer(maps).detach()
+agree("encode = two CKN layers", encode(pair.numpy(), stack), maps, tol=1e-10)
 
 # %% [markdown]
 # ## 5.14 What the sources say

@@ -13,7 +13,7 @@ from kernel_cases import (
 from ckutils import factorised, fftconv
 from ckutils.checks import agree
 from ckutils.ckconv import CKConv
-from ckutils.cuda import spectral
+from ckutils.cuda import by_spectra, spectral
 from ckutils.cuda.spectral import (
     factorised_spectral_product,
     launch_mixed_product,
@@ -310,8 +310,8 @@ def outputs_and_gradients(function, inputs):
 @pytest.mark.parametrize("group_bytes", [1 << 26, 1])
 def test_causal_conv_by_its_kernel(device, method, group_bytes, monkeypatch):
     ways(device)
-    monkeypatch.setitem(fftconv._GROUP_BYTES, device, group_bytes)
-    monkeypatch.setattr(fftconv, "_PIECE_BYTES", group_bytes)
+    monkeypatch.setattr(by_spectra, "_GROUP_BYTES", group_bytes)
+    monkeypatch.setattr(by_spectra, "_PIECE_BYTES", group_bytes)
     inputs = drawn(2, 3, 101), drawn(18, 3, 29, seed=1)
 
     def function(x, kernel):
