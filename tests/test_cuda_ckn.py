@@ -14,6 +14,8 @@ from kernel_cases import (
     ways,
 )
 
+from benchmarks import ckn_epilogue as benchmark
+from benchmarks.timing import check_agreement
 from ckutils.checks import agree
 from ckutils.ckn import CKNLayer, polynomial_kernel
 from ckutils.cuda import ckn_epilogue
@@ -353,6 +355,16 @@ def test_a_kernel_that_is_not_in_the_table_stays_with_torch():
         assert CKNLayer(1, 1, 1, kernel=square).route(maps) == "ckn_layer.cu"
         for kernel in others:
             assert CKNLayer(1, 1, 1, kernel=kernel).route(maps) == "torch"
+
+
+def test_the_benchmark_of_the_kernels_runs_as_on_a_gpu():
+    with cupy_on_cpu() as cupy:
+        cases = list(benchmark.cases("cpu", quick=True))
+        for case in cases:
+            for name, way in case.peers.items():
+                check_agreement(name, way, case)
+    assert len(cases) == 2
+    assert {"ckn_layer_naive", "ckn_norm_grad"} <= {name for name, *_ in cupy.launches}
 
 
 # What is refused ---------------------------------------------------------------------

@@ -10,6 +10,8 @@ from kernel_cases import (
     ways,
 )
 
+from benchmarks import spectra
+from benchmarks.timing import check_agreement
 from ckutils import factorised, fftconv
 from ckutils.checks import agree
 from ckutils.ckconv import CKConv
@@ -381,6 +383,18 @@ def test_the_route_is_told_for_every_method():
     assert CKConv(2, 2, horizon=300).route(signal) == "fft"  # 33 units, 4 kernels
     assert CKConv(2, 2, horizon=3).route(signal) == "direct"
     assert CKConv(2, 2, method="direct").route(signal) == "direct"
+
+
+def test_the_benchmark_of_the_kernels_runs_as_on_a_gpu():
+    with cupy_on_cpu() as cupy:
+        cases = list(spectra.cases("cpu", quick=True))
+        for case in cases:
+            for name, way in case.peers.items():
+                check_agreement(name, way, case)
+    assert len(cases) == 3
+    assert {"spectral_product_naive", "factorised_spectral_product_naive"} <= {
+        name for name, *_ in cupy.launches
+    }
 
 
 # What is refused ---------------------------------------------------------------------
