@@ -45,7 +45,7 @@ if importlib.util.find_spec("ckutils") is None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", source]
     done = subprocess.run(pip, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{done.stderr}No network? Install by hand, rerun: {source}")
+        raise SystemExit(f"{done.stderr}No network? Install by hand: {source}")
 from ckutils.checks import describe_runtime
 
 print(describe_runtime())
