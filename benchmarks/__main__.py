@@ -19,7 +19,10 @@ import torch
 
 from benchmarks import timing
 
-MODULES = ("correlate2d", "causal", "ckconv_layer", "recurrence", "ckn_layer", "kmeans")
+MODULES = (
+    "correlate2d", "causal", "spectra", "ckconv_layer", "recurrence", "ckn_layer",
+    "ckn_epilogue", "kmeans",
+)  # fmt: skip
 
 
 def rows(device: str, *, only: str = "", quick: bool = False):
@@ -46,6 +49,9 @@ def show(row: dict) -> None:
     for name, peer in row["peers"].items():
         low, high = peer["low"], peer["high"]
         print(f"  {peer['ratio']:7.2f} times ours ({low:.2f} to {high:.2f}): {name}")
+    if row["peak_bytes"]:
+        held = (f"{size / 1e6:.0f} {name}" for name, size in row["peak_bytes"].items())
+        print(f"  peak MB: {', '.join(held)}")
 
 
 def main() -> None:
