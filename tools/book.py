@@ -21,6 +21,7 @@ CLI = "from jupyter_book.cli.main import main; main()"
 INPUTS = (
     "_config.yml", "_toc.yml", "requirements.txt", "book/**/*", "notebooks/*.ipynb",
     "ckutils/**/*.py", "ckutils/**/*.cu", "tools/book.py", "tools/offline.py",
+    "tools/sections.py",
 )  # fmt: skip
 
 
