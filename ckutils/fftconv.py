@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ckutils.checks import check_choice, check_float, check_same
+from ckutils.cuda import spectral
 from ckutils.fftplan import fft_length, plan
 
 METHODS = ("auto", "direct", "fft", "overlap_add")
@@ -22,6 +23,8 @@ METHODS = ("auto", "direct", "fft", "overlap_add")
 # Spectra of kernels are formed and multiplied group by group, so that they stay in a
 # CPU's cache instead of passing through memory; a GPU gets few large calls.
 _GROUP_BYTES = {"cpu": 1 << 21, "cuda": 1 << 28}
+# On a GPU, transforms whose copies would be as large as the spectra go piece by piece.
+_PIECE_BYTES = 1 << 25
 
 # Public functions ----------------------------------------------------------------
 
@@ -44,27 +47,58 @@ def causal_conv(x: Tensor, kernel: Tensor, *, method: str = "auto") -> Tensor:
         is: a quiet tail after a loud start keeps few digits. Overlap-add has that bound
         block by block, a direct sum term by term.
     Cost: b c_out c_in t k, or c_out c_in + b (c_in + c_out) FFTs of an even n >= t + k
-        - 1 and b c_out c_in n/2 products, in b c t memory and a few MB.
+        - 1 and b c_out c_in n/2 products, in b c t memory and a few MB. On a GPU the
+        spectra are multiplied by spectral_product.cu; `causal_conv_route` says so.
 
     >>> x = torch.tensor([[[1.0, 0.0, 2.0]]])
     >>> causal_conv(x, torch.tensor([[[3.0, 2.0, 1.0]]])).round()
     tensor([[[3., 2., 7.]]])
     """
+    _check_dense(x, kernel, method)
+    kernel = kernel[..., : x.shape[-1]]
+    if method == "overlap_add":
+        return _pieces(x, kernel)
+    block = _block(x, kernel, method)
+    if block is None:
+        return functional.conv1d(_late(x, kernel), kernel.flip(-1))
+    return _Convolve.apply(x, kernel, block)
+
+
+def causal_conv_route(x: Tensor, kernel: Tensor, *, method: str = "auto") -> str:
+    """The way that `causal_conv` takes with these arguments.
+
+    Chapter 3, section 3.11.
+
+    Args and raises: as `causal_conv`.
+    Returns "direct", "fft" (one transform of the whole signal) or "overlap_add" (in
+        blocks); with " by spectral_product.cu" behind it where that kernel multiplies
+        the spectra, and nothing where torch does.
+
+    >>> causal_conv_route(torch.ones(1, 1, 3), torch.ones(1, 1, 2))
+    'direct'
+    """
+    _check_dense(x, kernel, method)
+    way, kernel = method, kernel[..., : x.shape[-1]]
+    if method == "auto":
+        block = _block(x, kernel, method)
+        way = {None: "direct", x.shape[-1]: "fft"}.get(block, "overlap_add")
+    if way != "direct" and spectral.has_kernels(x):
+        return f"{way} by spectral_product.cu"
+    return way
+
+
+def _check_dense(x: Tensor, kernel: Tensor, method: str) -> None:
     _check(x, kernel, method, kernel_axes=3)
-    (c_out, c_in, _), b, t = kernel.shape, x.shape[0], x.shape[-1]
-    if x.shape[1] != c_in:
+    if x.shape[1] != kernel.shape[1]:
         raise ValueError(
             f"kernel must have the {x.shape[1]} input channels of x, got shape "
             f"{tuple(kernel.shape)}"
         )
-    kernel = kernel[..., :t]
-    if method == "overlap_add":
-        return _pieces(x, kernel)
-    single = x.dtype == torch.float32
-    block = plan(b, c_in, c_out, t, kernel.shape[-1], method, single)
-    if block is None:
-        return functional.conv1d(_late(x, kernel), kernel.flip(-1))
-    return _Convolve.apply(x, kernel, block)
+
+
+def _block(x: Tensor, kernel: Tensor, method: str) -> int | None:
+    (c_out, c_in, k), b, t = kernel.shape, x.shape[0], x.shape[-1]
+    return plan(b, c_in, c_out, t, k, method, x.dtype == torch.float32)
 
 
 def _pieces(x: Tensor, kernel: Tensor) -> Tensor:
@@ -189,6 +223,8 @@ def _correlate(g: Tensor, kernel: Tensor, block: int) -> Tensor:
 
 
 def _convolve(x: Tensor, kernel: Tensor, block: int) -> Tensor:
+    if spectral.has_kernels(x):
+        return _convolve_on_gpu(x, kernel, block)
     (b, _, t), (c_out, c_in, k) = x.shape, kernel.shape
     n = fft_length(block + k - 1)
     rows = _blocks(x, block).flatten(0, 1)  # (b p, c_in, block)
@@ -221,19 +257,66 @@ class _Room:
 
 
 def _lags(g: Tensor, x: Tensor, k: int, block: int) -> Tensor:
-    c_out, c_in, t = g.shape[1], x.shape[1], x.shape[-1]
+    if spectral.has_kernels(x):
+        return _lags_on_gpu(g, x, k, block)
+    c_out, c_in = g.shape[1], x.shape[1]
     n = fft_length(block + k - 1)
     rows = _blocks(x, block).flatten(0, 1)  # (b p, c_in, block)
-    count = -(-t // block)
-    late = functional.pad(g, (0, count * block + k - 1 - t))
-    late = late.unfold(-1, block + k - 1, block).transpose(1, 2)  # (b, p, c_out, ...)
+    late = _late_blocks(g, k, block)  # (b p, c_out, block + k - 1)
     x_hat = torch.fft.rfft(rows, n).permute(2, 0, 1).conj().resolve_conj().contiguous()
-    g_hat = torch.fft.rfft(late.flatten(0, 1), n).permute(2, 1, 0).contiguous()
+    g_hat = torch.fft.rfft(late, n).permute(2, 1, 0).contiguous()
     kernel = g.new_empty(c_out, c_in, k)
     for some in _groups(c_out, c_in, n, x):
         taps = torch.bmm(g_hat[:, some].contiguous(), x_hat)  # (f, o, c_in)
         kernel[some] = torch.fft.irfft(taps.permute(1, 2, 0), n)[..., :k]
     return kernel
+
+
+def _convolve_on_gpu(x: Tensor, kernel: Tensor, block: int) -> Tensor:
+    """`_convolve` by spectral_product.cu: nothing is transposed."""
+    (b, _, t), (c_out, c_in, k) = x.shape, kernel.shape
+    n = fft_length(block + k - 1)
+    rows = _blocks(x, block).flatten(0, 1)  # (b p, c_in, block)
+    x_hat = torch.fft.rfft(rows, n)
+    y = x.new_empty(rows.shape[0], c_out, t if block == t else n)
+    for some in _groups(c_out, c_in, n, x):
+        y_hat = spectral.spectral_product(x_hat, _spectra(kernel[some], n), False)
+        into_signals(y_hat, y[:, some], n, norm="forward")
+    return _overlap_add(y.unflatten(0, (b, -1)), block, t)
+
+
+def _lags_on_gpu(g: Tensor, x: Tensor, k: int, block: int) -> Tensor:
+    """`_lags` by spectral_product.cu."""
+    c_out, c_in, n = g.shape[1], x.shape[1], fft_length(block + k - 1)
+    rows, late = _blocks(x, block).flatten(0, 1), _late_blocks(g, k, block)
+    x_hat = torch.fft.rfft(rows, n).transpose(0, 1)  # (c_in, b p, f)
+    g_hat = torch.fft.rfft(late, n).transpose(0, 1)  # (c_out, b p, f)
+    kernel = g.new_empty(c_out, c_in, k)
+    for some in _groups(c_out, c_in, n, x):
+        k_hat = spectral.spectral_product(g_hat[some], x_hat, True)  # (o, c_in, f)
+        into_signals(k_hat, kernel[some], n)
+    return kernel
+
+
+def _spectra(kernel: Tensor, n: int) -> Tensor:
+    """rfft / n of each kernel, (o, c_in, f); the 1/n costs no pass of its own here."""
+    f = n // 2 + 1
+    k_hat = kernel.new_empty(*kernel.shape[:2], f, dtype=kernel.dtype.to_complex())
+    for some in _in_pieces(k_hat):
+        torch.fft.rfft(kernel[some], n, norm="forward", out=k_hat[some])
+    return k_hat
+
+
+def into_signals(y_hat: Tensor, y: Tensor, n: int, norm: str = "backward") -> None:
+    """Write irfft of (b, c, f), as far as y (b, c, t) reaches, into y. Chapter 3."""
+    for some in _in_pieces(y_hat):
+        y[some] = torch.fft.irfft(y_hat[some], n, norm=norm)[..., : y.shape[-1]]
+
+
+def _in_pieces(spectrum: Tensor) -> list[slice]:
+    """A few entries of the first axis at a time, as many as _PIECE_BYTES allow."""
+    size = max(1, _PIECE_BYTES // (spectrum[0].numel() * spectrum.element_size()))
+    return [slice(i, i + size) for i in range(0, spectrum.shape[0], size)]
 
 
 def _groups(c_out: int, c_in: int, n: int, like: Tensor) -> list[slice]:
@@ -254,6 +337,13 @@ def _blocks(x: Tensor, block: int) -> Tensor:
     short = -x.shape[-1] % block
     x = functional.pad(x, (0, short)) if short else x
     return x.unflatten(-1, (-1, block)).transpose(1, 2)
+
+
+def _late_blocks(g: Tensor, k: int, block: int) -> Tensor:
+    """(b, c, t) as (b p, c, block + k - 1): each block and what its kernel reaches."""
+    fill = -g.shape[-1] % block + k - 1
+    late = functional.pad(g, (0, fill)).unfold(-1, block + k - 1, block)
+    return late.transpose(1, 2).flatten(0, 1)
 
 
 def _overlap_add(y: Tensor, block: int, t: int) -> Tensor:

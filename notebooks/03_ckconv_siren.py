@@ -43,8 +43,9 @@ if importlib.util.find_spec("ckutils") is None:
         )
     source = f"ckutils @ git+https://github.com/{REPOSITORY}@{TAG}"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", source]
-    if subprocess.run(pip).returncode:
-        raise SystemExit(f"no network? Install it by hand, then rerun: {source}")
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{done.stderr}No network? Install by hand: {source}")
 from ckutils.checks import describe_runtime
 
 print(describe_runtime())
@@ -794,6 +795,23 @@ for omega_0, (seen, unseen) in share.items():
     print(
         f"omega_0 {omega_0:3.0f}: fits {seen < 0.1!s:5}  fits in between {unseen < 0.1}"
     )
+
+# %% [markdown]
+# **Turn omega_0 yourself.** The explorer below needs no kernel: the page draws the weights with torch's own generator. At which $\omega_0$ does the kernel become too fast for its 128 lags, and does depth or the seed change that? The cell prints the kernel that the page starts with.
+
+# %%
+from IPython.display import display
+
+from ckutils.widgets import explorer
+
+display(explorer("siren"))
+with torch.random.fork_rng():  # the cells below draw as if this one were not here
+    torch.manual_seed(0)
+    shown = Siren(1, 1, omega_0=30.0, weight_norm=False).double()
+values = shown(torch.linspace(1, -1, 128, dtype=torch.float64)[:, None])[:, 0]
+print("lag     kernel")
+for lag in range(0, 128, 16):
+    print(f"{lag:3} {float(values[lag].detach()):10.5f}")
 
 # %% [markdown]
 # ## 3.7 Positions in [-1, 1], and how far a kernel reaches
@@ -1951,19 +1969,159 @@ for omega_0 in (3.0, 100.0):
 # %% [markdown]
 # ## 3.19 Exercises
 #
-# Each has a solution folded away below it, which is executed with the chapter.
-#
-# **Exercise 1.** Show that phases spread evenly over the circle give $E[\sin^2(z + \phi)] = \tfrac12$ for *every* distribution of $z$, and check it for spreads 0.1, 1 and 5.
+# First six functions to write, from five minutes to an evening, then questions to think about. `check_...(f)` calls your function on a row of cases.
+# At the first that does not agree it says which, what was expected, what came, and gives a hint. Copy a signature into a cell of your own and begin there;
+# a solution is folded away below each, executed with the chapter. This is what a check says to a function that is only begun:
 
-# %% tags=["hide-cell"]
-# sin^2(a) = (1 - cos 2a)/2, and cos(2z + 2 phi) averages to 0 over phi, whatever z is.
-phase = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000 * 2 * math.pi
-for spread_z in (0.1, 1.0, 5.0):
-    z = spread_z * torch.randn(500, 1, dtype=torch.float64)
-    agree(f"spread {spread_z}", torch.sin(z + phase).square().mean(), 0.5, tol=1e-9)
+# %%
+from ckutils.exercises import (
+    check_causal_fft,
+    check_irregular,
+    check_new_rate,
+    check_stream,
+    check_weight_norm_gradient,
+    check_wrapped_outputs,
+)
+
+try:
+    check_new_rate(lambda horizon, rate, new_rate: (horizon, 1.0))
+except AssertionError as told:
+    print(told)
 
 # %% [markdown]
-# **Exercise 2.** A signal of 1,000 samples meets a kernel of 300. Which FFT length does (3.8) choose? And which is the shortest, of any factors, that gives the last 701 outputs right, though not the first?
+# ### Functions to write
+#
+# **Exercise 3.1** (5 minutes). A layer trained at 100 Hz with `horizon=51` reaches how many milliseconds back? How many lags has its kernel at 250 Hz, and what is its sum multiplied by? Write both for any rates; no lag may reach further back than before.
+#
+# ```python
+# def new_rate(horizon, rate, other_rate):  # an int, two rates in samples a second
+#     return lags, factor  # an int, a float
+# ```
+
+
+# %% tags=["hide-cell"]
+def new_rate(horizon, rate, other_rate):
+    # 50 steps of 10 ms are 500 ms; at 250 Hz a step is 4 ms, so 500/4 + 1 = 126 lags
+    return (horizon - 1) * other_rate // rate + 1, rate / other_rate
+
+
+check_new_rate(new_rate)
+
+# %% [markdown]
+# **Exercise 3.2** (10 minutes). A signal and a kernel are multiplied as spectra of length $n$, with $n$ at least as large as both, but maybe below $L + K - 1$. How many of the first $L$ outputs differ from the causal convolution?
+#
+# ```python
+# def wrapped_outputs(n, signal, taps):  # three ints
+#     return count
+# ```
+
+
+# %% tags=["hide-cell"]
+def wrapped_outputs(n, signal, taps):
+    return max(signal + taps - 1 - n, 0)  # what does not fit returns at the beginning
+
+
+check_wrapped_outputs(wrapped_outputs)
+
+# %% [markdown]
+# **Exercise 3.3** (20 minutes). Write the causal convolution (3.5) of one channel by FFT, for *any* two lengths, odd ones too, and for kernels longer than the signal.
+#
+# ```python
+# def causal_fft(x, kernel):  # (t,) and (k,), float64
+#     return y  # (t,)
+# ```
+
+
+# %% tags=["hide-cell"]
+def causal_fft(x, kernel):
+    n = len(x) + len(kernel) - 1
+    spectrum = torch.fft.rfft(x, n) * torch.fft.rfft(kernel, n)
+    return torch.fft.irfft(spectrum, n)[: len(x)]
+
+
+check_causal_fft(causal_fft)
+
+# %% [markdown]
+# **Exercise 3.4** (20 minutes). Weight normalisation (3.17) learns length and direction of each row. Carry a gradient in $w$ back to $v$ and $g$, without autograd. Which part of it does $v$ never see?
+#
+# ```python
+# def weight_norm_gradient(v, g, gradient):  # (rows, n), (rows, 1), (rows, n), float64
+#     return to_v, to_g  # (rows, n), (rows, 1)
+# ```
+
+
+# %% tags=["hide-cell"]
+def weight_norm_gradient(v, g, gradient):
+    length = v.norm(dim=1, keepdim=True)
+    direction = v / length
+    to_g = (gradient * direction).sum(1, keepdim=True)
+    # the part along v changes the length only, which is g's affair
+    return g / length * (gradient - to_g * direction), to_g
+
+
+check_weight_norm_gradient(weight_norm_gradient)
+
+# %% [markdown]
+# **Exercise 3.5** (an hour). A small CKConv at true times: the sum (3.29), for any kernel that is a function of the lag. Samples come in any order, and a kernel may have no value at negative lags.
+#
+# ```python
+# def irregular(times, values, queries, weights, kernel):
+#     # times (n,), values (c_in, n), queries (q,), weights (n,), float64
+#     # kernel(lags) -> (*lags.shape, c_out, c_in)
+#     return y  # (c_out, q)
+# ```
+
+
+# %% tags=["hide-cell"]
+def irregular(times, values, queries, weights, kernel):
+    lags = queries[:, None] - times  # (q, n)
+    seen = (lags >= 0)[..., None, None]
+    # chosen, not multiplied by 0: the kernel is only asked where it has a value
+    psi = kernel(lags.clamp_min(0)).where(seen, 0)  # (q, n, c_out, c_in)
+    return torch.einsum("qnoi,in->oq", psi, values * weights)
+
+
+check_irregular(irregular)
+
+# %% [markdown]
+# **Exercise 3.6** (an evening). A stream by *overlap-save*, the sister of overlap-add: keep the last $K - 1$ samples, transform blocks of `n_fft` entries that begin with them, throw away the outputs that wrapped, (3.27).
+# Chunks have any sizes, and two streams must not disturb each other.
+#
+# ```python
+# def overlap_save(kernel, n_fft):  # (k,), float64; n_fft >= k
+#     def push(chunk):  # (any,)
+#         return outputs  # as many, those of this chunk
+#     return push
+# ```
+
+
+# %% tags=["hide-cell"]
+def overlap_save(kernel, n_fft):
+    reach = len(kernel) - 1
+    step = n_fft - reach  # outputs of one transform that nothing wraps onto
+    spectrum, past = torch.fft.rfft(kernel, n_fft), kernel.new_zeros(reach)
+
+    def push(chunk):
+        nonlocal past
+        line, parts = torch.cat([past, chunk]), [chunk[:0]]
+        for start in range(0, len(chunk), step):
+            block = line[start : start + n_fft]
+            circle = torch.fft.irfft(torch.fft.rfft(block, n_fft) * spectrum, n_fft)
+            parts.append(circle[reach : len(block)])
+        past = line[len(line) - reach :]
+        return torch.cat(parts)
+
+    return push
+
+
+check_stream(overlap_save)
+
+# %% [markdown]
+# ### Questions to think about
+#
+# Each ends in something that is executed with the solution.
+#
+# **A** (5 minutes). A signal of 1,000 samples meets a kernel of 300. Which FFT length does (3.8) choose? And which is the shortest, of any factors, that gives the last 701 outputs right, though not the first?
 
 # %% tags=["hide-cell"]
 print("chosen:", fft_length(1000 + 300 - 1))
@@ -1975,16 +2133,45 @@ right = (y - exact).abs() < 1e-9
 print("right from output", int((~right).nonzero().max()) + 1, "on")
 
 # %% [markdown]
-# **Exercise 3.** Count the parameters of a CKCNN with 3 blocks of 16 channels, 2 input channels and 5 outputs by the pattern of (3.26).
+# **B** (5 minutes). Does `layer.kernel` know the answer of exercise 3.1?
 
 # %% tags=["hide-cell"]
-by_hand = (
-    6 * (96 + 1088) + 34 * (2 * 16 + 5 * 256) + 6 * 16 + 6 * 32 + 48 + (16 * 5 + 5)
-)
+layer = CKConv(1, 1, horizon=51)
+kernel = layer.kernel(200, resolution=2.5)[0, 0].detach()
+lags = int(kernel.nonzero().max()) + 1
+print("lags within the horizon:", lags, lags == new_rate(51, 100, 250)[0])
+
+# %% [markdown]
+# **C** (10 minutes). Count the parameters of a CKCNN with 3 blocks of 16 channels, 2 input channels and 5 outputs by the pattern of (3.26).
+
+# %% tags=["hide-cell"]
+sines, readouts = 6 * (96 + 1088), 34 * (2 * 16 + 5 * 256)
+by_hand = sines + readouts + 6 * 16 + 6 * 32 + 48 + (16 * 5 + 5)
 print(by_hand, by_hand == count_weights(CKCNN(2, 5, channels=16, blocks=3)))
 
 # %% [markdown]
-# **Exercise 4.** A window $m(\tau)$ that is the same for all kernels, for instance
+# **D** (10 minutes). Show that phases spread evenly over the circle give $E[\sin^2(z + \phi)] = \tfrac12$ for *every* distribution of $z$, and check it for spreads 0.1, 1 and 5.
+
+# %% tags=["hide-cell"]
+# sin^2(a) = (1 - cos 2a)/2, and cos(2z + 2 phi) averages to 0 over phi, whatever z is.
+phase = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000 * 2 * math.pi
+for spread_z in (0.1, 1.0, 5.0):
+    z = spread_z * torch.randn(500, 1, dtype=torch.float64)
+    agree(f"spread {spread_z}", torch.sin(z + phase).square().mean(), 0.5, tol=1e-9)
+
+# %% [markdown]
+# **E** (10 minutes). Which is the shortest history that a streamed CKConv of horizon $H$ needs? Show that one sample less is too little.
+
+# %% tags=["hide-cell"]
+layer = CKConv(1, 1, horizon=20, bias=False)
+x = torch.randn(1, 1, 60)
+whole = layer(x).detach()
+for history in (19, 18):  # H - 1, and one less
+    chunk = layer(x[..., 40 - history :])[..., history:].detach()
+    print(history, "samples:", torch.allclose(chunk, whole[..., 40:], atol=1e-5))
+
+# %% [markdown]
+# **F** (20 minutes). A window $m(\tau)$ that is the same for all kernels, for instance
 #
 # $$
 # m(p) = \exp\Big(-\frac{(p - c)^2}{2 s^2}\Big), \tag{3.34}
@@ -2006,26 +2193,6 @@ mix = torch.cat([net.readout.weight, net.readout.bias[:, None]], 1).view(4, 3, 3
 x = torch.randn(2, 3, 50)
 got = factorised.mixed_causal_conv(x, basis.T, mix).detach()
 agree("a shared window commutes", got, layer(x).detach(), tol=1e-5)
-
-# %% [markdown]
-# **Exercise 5.** Which is the shortest history that a streamed CKConv of horizon $H$ needs? Show that one sample less is too little.
-
-# %% tags=["hide-cell"]
-layer = CKConv(1, 1, horizon=20, bias=False)
-x = torch.randn(1, 1, 60)
-whole = layer(x).detach()
-for history in (19, 18):  # H - 1, and one less
-    chunk = layer(x[..., 40 - history :])[..., history:].detach()
-    print(history, "samples:", torch.allclose(chunk, whole[..., 40:], atol=1e-5))
-
-# %% [markdown]
-# **Exercise 6.** A layer trained at 100 Hz with `horizon=51` reaches how many milliseconds back? How many lags has its kernel at 250 Hz, and what is it multiplied by?
-
-# %% tags=["hide-cell"]
-# 50 steps of 10 ms are 500 ms; at 250 Hz a step is 4 ms, so 500/4 + 1 = 126 lags.
-layer = CKConv(1, 1, horizon=51)
-kernel = layer.kernel(200, resolution=2.5)[0, 0].detach()
-print("lags within the horizon:", int(kernel.nonzero().max()) + 1, " factor:", 1 / 2.5)
 
 # %% [markdown]
 # ## 3.20 What the sources say

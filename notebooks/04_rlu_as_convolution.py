@@ -42,8 +42,9 @@ if importlib.util.find_spec("ckutils") is None:
         )
     source = f"ckutils @ git+https://github.com/{REPOSITORY}@{TAG}"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", source]
-    if subprocess.run(pip).returncode:
-        raise SystemExit(f"no network? Install it by hand, then rerun: {source}")
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{done.stderr}No network? Install by hand: {source}")
 from ckutils.checks import describe_runtime
 
 print(describe_runtime())
@@ -690,6 +691,24 @@ print(
     "; below 1e-40 at 10,000:",
     0.99**10_000 < 1e-40,
 )
+
+# %% [markdown]
+# **Move the eigenvalues yourself.** The explorer below needs no kernel. How near to the circle must an eigenvalue lie for half of the gradient to survive 60 steps, and how large does the gradient grow on its way to zero at 0.9 and 0.8 with a coupling of 4? The cell prints, from `lru_kernel` and the powers of $W$, what the page starts with.
+
+# %%
+from IPython.display import display
+
+from ckutils.widgets import explorer
+
+display(explorer("recurrence"))
+pairs = torch.tensor([[0.9, 0.35], [-0.5, 0.75]], dtype=F64)
+W = torch.block_diag(*[torch.stack([a, -b, b, a]).view(2, 2) for a, b in pairs])
+U = torch.tensor([[1.0], [0], [1], [0]], dtype=F64)
+values = (U.T @ lru_kernel(W, U, 64)[:, 0])[0]
+print("step    kernel  gradient")
+for step in (0, 1, 2, 5, 10, 20, 40, 63):
+    norm = torch.linalg.matrix_norm(torch.linalg.matrix_power(W, step), 2)
+    print(f"{step:4} {float(values[step]):9.4f} {float(norm):9.4f}")
 
 # %% [markdown]
 # The corrected sentence:
@@ -1386,44 +1405,161 @@ except RuntimeError as error:
 # %% [markdown]
 # ## Exercises
 #
-# Each solution is executed and checks itself; unfold it after you have tried.
+# First six functions to write, from five minutes to an evening, then questions to think about. `check_...(f)` calls your function on a row of cases.
+# At the first that does not agree it says which, what was expected, what came, and gives a hint. Copy a signature into a cell of your own and begin there;
+# a solution is folded away below each, executed with the chapter. This is what a check says to a function that is only begun:
+
+# %%
+from ckutils.exercises import (
+    check_hold,
+    check_memory_parameter,
+    check_prefix_scan,
+    check_reverse_pass,
+    check_ring,
+    check_two_averages,
+)
+
+try:
+    check_memory_parameter(lambda half_life: -math.log(half_life))
+except AssertionError as told:
+    print(told)
+
+# %% [markdown]
+# ### Functions to write
 #
-# **1.** Which $W$, $U$ and $C$ make the Fibonacci numbers $1, 1, 2, 3, 5, \dots$ the kernel of a recurrence? What is its largest eigenvalue, and what does (4.15) say about its gradients?
+# **Exercise 4.1** (5 minutes). After how many steps has the gradient through $\lambda = 0.999$ fallen to one half? Turn the question round: which $\nu$ in (4.18) gives a half-life of so many steps?
+#
+# ```python
+# def memory_parameter(half_life):  # a number of steps > 0
+#     return nu  # a float
+# ```
+
+
+# %% tags=["hide-cell"]
+def memory_parameter(half_life):
+    # exp(-e^nu T) = 1/2, so e^nu = log(2) / T
+    return math.log(math.log(2) / half_life)
+
+
+check_memory_parameter(memory_parameter)
+print("lambda = 0.999 halves in", math.ceil(math.log(0.5) / math.log(0.999)), "steps")
+
+# %% [markdown]
+# **Exercise 4.2** (10 minutes). The start (4.19): turn uniform numbers into eigenvalues on a ring, evenly by area.
+#
+# ```python
+# def ring(u, v, r_min, r_max, max_phase):  # u, v (n,), float64, in [0, 1]
+#     return eigenvalues  # (n,), complex128
+# ```
+
+
+# %% tags=["hide-cell"]
+def ring(u, v, r_min, r_max, max_phase):
+    modulus = (r_min**2 + u * (r_max**2 - r_min**2)).sqrt()
+    return torch.polar(modulus, max_phase * v)
+
+
+check_ring(ring)
+
+# %% [markdown]
+# **Exercise 4.3** (20 minutes). Two exponential averages in a row, each with coefficient $a$: $u_t = a u_{t-1} + (1-a) x_t$, $v_t = a v_{t-1} + (1-a) u_t$. Write both as one recurrence (4.1) with the state $(u, v)$. Which kernel does $v$ see, and is $W$ diagonalisable?
+#
+# ```python
+# def two_averages(a):  # 0 <= a < 1
+#     return W, U  # (2, 2), (2,), float64
+# ```
+
+
+# %% tags=["hide-cell"]
+def two_averages(a):
+    # v_t = a v_(t-1) + (1 - a) (a u_(t-1) + (1 - a) x_t); a Jordan block for 0 < a < 1
+    W = torch.tensor([[a, 0], [(1 - a) * a, a]], dtype=F64)
+    return W, torch.tensor([1 - a, (1 - a) ** 2], dtype=F64)
+
+
+check_two_averages(two_averages)  # v sees (1 - a)^2 (tau + 1) a^tau
+
+# %% [markdown]
+# **Exercise 4.4** (20 minutes). The zero-order hold (4.24) to full precision at every rate: complex, zero, and so small that $e^z - 1$ loses its digits.
+#
+# ```python
+# def hold(rate, step):  # a float or complex number, a float
+#     return a, g  # two numbers
+# ```
+
+
+# %% tags=["hide-cell"]
+def hold(rate, step):
+    z = complex(rate * step)
+    return np.exp(z), step if z == 0 else np.expm1(z) / rate
+
+
+check_hold(hold)
+
+# %% [markdown]
+# **Exercise 4.5** (an hour). The reverse pass of $h_t = a_t h_{t-1} + b_t$, for coefficients that change and may be complex: gradients in all $a_t$ and $b_t$, in one loop from the end, (4.16). Which coefficient belongs to step $t$?
+#
+# ```python
+# def reverse_pass(a, h, g):  # coefficients, states, and what arrives at each state: (T,)
+#     return to_a, to_b  # (T,), as torch defines complex gradients
+# ```
+
+
+# %% tags=["hide-cell"]
+def reverse_pass(a, h, g):
+    later, gradients = torch.zeros_like(g[0]), []
+    for t in reversed(range(len(g))):
+        ahead = a[t + 1].conj() if t + 1 < len(a) else 0  # leads from t + 1 back to t
+        later = g[t] + ahead * later
+        gradients.append(later)
+    to_b = torch.stack(gradients[::-1])
+    before = torch.cat([torch.zeros_like(h[:1]), h[:-1]])  # a_t met h_(t-1)
+    return to_b * before.conj(), to_b
+
+
+check_reverse_pass(reverse_pass)
+
+# %% [markdown]
+# **Exercise 4.6** (an evening). The scan of section 4.2 for *any* associative operation: all prefixes of $n$ items with at most $2n$ combinations, of which at most $2 \lceil \log_2 n \rceil$ wait for one another. Any $n$, and nothing may commute.
+# (The ten lines of section 4.2 take $n \log_2 n$, a loop waits $n - 1$ times.) The check joins words, so that you can read what went wrong.
+#
+# ```python
+# def prefix_scan(combine, items):  # combine(earlier, later) -> item
+#     return prefixes  # a list as long as items
+# ```
+
+
+# %% tags=["hide-cell"]
+def prefix_scan(combine, items):
+    if len(items) < 2:
+        return list(items)
+    pairs = [combine(*pair) for pair in zip(items[::2], items[1::2], strict=False)]
+    ends = prefix_scan(combine, pairs)  # the prefixes that end at items 1, 3, 5, ...
+    whole = [items[0]]
+    for i in range(1, len(items)):
+        even = i % 2 == 0  # one more item behind a prefix of pairs
+        whole.append(combine(ends[i // 2 - 1], items[i]) if even else ends[i // 2])
+    return whole
+
+
+check_prefix_scan(prefix_scan)
+
+# %% [markdown]
+# ### Questions to think about
+#
+# Each ends in a check that is executed with the solution.
+#
+# **A** (5 minutes). Which $W$, $U$ and $C$ make the Fibonacci numbers $1, 1, 2, 3, 5, \dots$ the kernel of a recurrence? What is its largest eigenvalue, and what does (4.15) say about its gradients?
 
 # %% tags=["hide-cell"]
 W, e1 = torch.tensor([[1.0, 1.0], [1.0, 0.0]], dtype=F64), torch.eye(2, dtype=F64)[0]
 fibonacci = readout_kernel(e1, W, e1, 12)
 print([int(value) for value in fibonacci])
-golden = (1 + math.sqrt(5)) / 2
-agree(
-    "largest eigenvalue = golden ratio: gradients explode",
-    torch.linalg.eigvalsh(W).max(),
-    golden,
-    tol=1e-12,
-)
+largest, golden = torch.linalg.eigvalsh(W).max(), (1 + math.sqrt(5)) / 2
+agree("golden ratio: gradients explode", largest, golden, tol=1e-12)
 
 # %% [markdown]
-# **2.** Two exponential averages in a row, each with coefficient $a$: $u_t = a u_{t-1} + (1-a) x_t$, $v_t = a v_{t-1} + (1-a) u_t$. Write both as one recurrence with two states. Which kernel does $v$ see, and is $W$ diagonalisable?
-
-# %% tags=["hide-cell"]
-a = 0.8
-W = torch.tensor([[a, 0.0], [(1 - a) * a, a]], dtype=F64)
-U = torch.tensor([1 - a, (1 - a) ** 2], dtype=F64)
-kernel = readout_kernel(torch.tensor([0.0, 1.0], dtype=F64), W, U, 30)
-k = torch.arange(30, dtype=F64)
-want = (1 - a) ** 2 * (k + 1) * a**k  # a Jordan block: not diagonalisable
-agree("v sees (1-a)^2 (tau+1) a^tau", kernel, want, tol=1e-14)
-
-# %% [markdown]
-# **3.** After how many steps has the gradient through $\lambda = 0.999$ fallen to one half? How large must $e^\nu$ be in (4.18) for a half-life of 10,000 steps?
-
-# %% tags=["hide-cell"]
-print("steps:", math.ceil(math.log(0.5) / math.log(0.999)))
-nu = math.log(2) / 10_000  # e^nu: |lambda|^10000 = 1/2
-agree("half-life of 10,000", math.exp(-nu) ** 10_000, 0.5, tol=1e-12)
-
-# %% [markdown]
-# **4.** Show with numbers that the composition (4.9) is associative but not commutative. Why does a scan need only the first?
+# **B** (5 minutes). Show with numbers that the composition (4.9) is associative but not commutative. Why does a scan need only the first?
 
 
 # %% tags=["hide-cell"]
@@ -1436,22 +1572,30 @@ print("associative:", after(after(r, q), p) == after(r, after(q, p)))
 print("commutative:", after(p, q) == after(q, p))
 
 # %% [markdown]
-# **5.** Run (4.16) from the end with `linear_recurrence` and flips, for coefficients that change, and compare with autograd. Which coefficient belongs to step $t$?
+# **C** (10 minutes). Your `prefix_scan` knows nothing of recurrences. Solve (4.8) with it.
 
 # %% tags=["hide-cell"]
-a = (0.5 + 0.5 * torch.rand(50, generator=draw, dtype=F64)).requires_grad_()
-b = torch.randn(50, generator=draw, dtype=F64).requires_grad_()
-g = torch.randn(50, generator=draw, dtype=F64)  # dL/dh_t as it arrives
-h = linear_recurrence(a, b, method="loop")
-g_a, g_b = torch.autograd.grad((g * h).sum(), (a, b))
-ahead = torch.cat([a[1:], torch.zeros(1, dtype=F64)])  # a_(t+1) leads back to t
-late = linear_recurrence(ahead.flip(0), g.flip(0)).flip(0)
-agree("gradient in b", late, g_b, tol=1e-12)
-before = torch.cat([torch.zeros(1, dtype=F64), h[:-1]])
-agree("gradient in a", late * before, g_a, tol=1e-12)
+a = torch.rand(37, generator=draw, dtype=F64)
+b = torch.randn(37, generator=draw, dtype=F64)
+steps = list(zip(a, b, strict=True))
+reached = prefix_scan(lambda earlier, later: after(later, earlier), steps)
+h = torch.stack([offset for _, offset in reached])  # from h(-1) = 0
+agree("prefixes of (4.9) = the loop", h, linear_recurrence(a, b), tol=1e-12)
 
 # %% [markdown]
-# **6.** A unit was trained at 100 samples a second with $\lambda$ and zero-order hold. Which $\lambda'$ runs it at 200, and what happens to $\gamma$ if it stands for the hold's gain $g$?
+# **D** (10 minutes). Run (4.16) from the end with `linear_recurrence` and flips, for coefficients that change, and compare with exercise 4.5.
+
+# %% tags=["hide-cell"]
+g = torch.randn(37, generator=draw, dtype=F64)  # dL/dh_t as it arrives
+to_a, to_b = reverse_pass(a, h, g)
+ahead = torch.cat([a[1:], torch.zeros(1, dtype=F64)])  # a_(t+1) leads back to t
+late = linear_recurrence(ahead.flip(0), g.flip(0)).flip(0)
+agree("gradient in b", late, to_b, tol=1e-12)
+before = torch.cat([torch.zeros(1, dtype=F64), h[:-1]])
+agree("gradient in a", late * before, to_a, tol=1e-12)
+
+# %% [markdown]
+# **E** (20 minutes). A unit was trained at 100 samples a second with $\lambda$ and zero-order hold. Which $\lambda'$ runs it at 200, and what happens to $\gamma$ if it stands for the hold's gain $g$?
 
 # %% tags=["hide-cell"]
 r = torch.tensor(-3.0 + 10j, dtype=torch.complex128)
