@@ -2512,3 +2512,5 @@ agree("encode = two CKN layers", encode(pair.numpy(), stack), maps, tol=1e-10)
 # - C. Jones, V. Roulet and Z. Harchaoui, [Kernel-based translations of convolutional networks](https://arxiv.org/abs/1903.08131), 2019: CNN architectures as CKNs.
 # - N. Higham, [Functions of matrices](https://doi.org/10.1137/1.9780898717778), 2008: Newton-Schulz, Daleckii and Krein.
 # - A. Griewank and A. Walther, [Evaluating derivatives](https://doi.org/10.1137/1.9780898717761), 2008: reverse mode on graphs.
+#
+# **In the package.** Each function of this chapter, with its docstring and a way back to its section: [the reference](../book/api.md#chapter-5-convolutional-kernel-networks).
