@@ -23,7 +23,7 @@ PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 ABOUT = (
     "Fashion-MNIST, 60,000 + 10,000 images. Two layers of 3 x 3 patches, Gaussian "
     "pooling, exponential kernel; anchors by spherical k-means on 30,000 patches; "
-    "ridge classifier. The CNN has the same 16 and 32 filters, with maxima for pooling. "
+    "ridge classifier. The CNN has the same 16 and 32 filters and pools by maxima. "
     "Chosen on 10,000 held-out training images, never on the test set: beta and the "
     "penalty (and the number of passes of the CNN). 'labels' trains anchors and "
     "classifier by descent afterwards. A test accuracy has a standard error of 0.3 "

@@ -54,7 +54,7 @@ def read_idx_split(folder: Path) -> ImageSplit:
     for images, labels in (parts[:2], parts[2:]):
         if images.ndim != 3 or labels.shape != images.shape[:1]:
             raise ValueError(
-                f"{folder}: images {images.shape} and labels {labels.shape} do not match"
+                f"{folder}: labels {labels.shape} do not fit {images.shape}"
             )
     return ImageSplit(
         _images(parts[0][:, None]), _labels(parts[1]),
