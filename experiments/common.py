@@ -207,6 +207,8 @@ def provenance(name: str, args: argparse.Namespace, device: torch.device) -> dic
     words = [f"python -m experiments.{name}"]
     for key, value in given.items():
         if value not in (None, False) and value != getattr(defaults, key, None):
+            value = "DIR" if isinstance(value, Path) else value
+            value = " ".join(value) if isinstance(value, list) else value
             option = f"--{key.replace('_', '-')}"
             words.append(option if value is True else f"{option} {value}")
     return {
