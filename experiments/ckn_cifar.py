@@ -21,12 +21,12 @@ from experiments.ridge import ridge_path
 PUBLISHED_BETA = 1 / 0.6**2  # sigma = 0.6 of the reference code
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)
 ABOUT = (
-    "CIFAR-10, 50,000 + 10,000 images, no augmentation; each image minus its mean over "
-    "its spread, then ZCA whitening with 0.1 added to the eigenvalues (the whitened "
-    "file that the reference code reads was not to be had, so ours may differ from "
-    "it). Anchors: spherical k-means on patches of 5,000 training images, no labels. "
-    "Chosen on 10,000 held-out training labels: beta, ridge or squared hinge, penalty. "
-    "A test accuracy has a standard error of 0.4 points."
+    "CIFAR-10, 50,000 + 10,000 images, no augmentation; each image minus its mean "
+    "over its spread, then ZCA whitening with 0.1 added to the eigenvalues (the "
+    "whitened file that the reference code reads was not to be had, so ours may "
+    "differ from it). Anchors: spherical k-means on patches of 5,000 training "
+    "images, no labels. Chosen on 10,000 held-out training labels: beta, ridge or "
+    "squared hinge, penalty. A test accuracy has a standard error of 0.4 points."
 )
 PUBLISHED = [
     {"what": f"unsupervised, whitened, {shape}", "value": f"{value} %",

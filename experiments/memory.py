@@ -41,11 +41,11 @@ OMEGAS = (5.0, 15.0, 45.0)
 BUDGET = {100: 40, 200: 80, 1000: 180}  # CPU seconds a case, on a CPU
 ABOUT = (
     "Every batch is drawn anew (the paper draws 10,000 and 50,000 sequences once). "
-    "Solved: 99 % of the ten symbols come back, or a mean squared error of 0.005, on "
-    "300 sequences that are looked at every 50 steps; the score is on 1,000 others. "
-    "Learning rate (0.002 or 0.01, at T = 100) and omega_0 (5, 15 or 45, at each T, "
-    "SIREN start) did best on those 300 after a short run. Guessing scores 0.125 "
-    "and 0.167."
+    "Solved: 99 % of the ten symbols come back, or a mean squared error of 0.005, "
+    "on 300 sequences that are looked at every 50 steps; the score is on 1,000 "
+    "others. Learning rate (0.002 or 0.01, at T = 100) and omega_0 (5, 15 or 45, at "
+    "each T, SIREN start) did best on those 300 after a short run. Guessing scores "
+    "0.125 and 0.167."
 )
 PUBLISHED = [
     {"what": "copy memory and adding problem, T = 100 to 6000, CKCNN",
