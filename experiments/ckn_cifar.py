@@ -3,8 +3,8 @@
     python -m experiments.ckn_cifar --data DIR [--shapes 64-256 256-1024 512-8192]
 
 Chapter 5. Patches of 3 x 3, Gaussian pooling with strides 2 and 6. The anchors come
-from the training images without their labels; beta, the classifier (ridge or squared
-hinge) and its penalty are chosen on 10,000 of the 50,000 training labels; then the
+from the training images without their labels; the classifier (ridge or squared hinge)
+and its penalty are chosen on 10,000 of the 50,000 training labels; then the
 classifier is fitted to all 50,000 and looks once at the test images.
 """
 
@@ -18,15 +18,16 @@ from experiments.common import Experiment, arguments
 from experiments.images import image_set
 from experiments.ridge import ridge_path
 
-PUBLISHED_BETA = 1 / 0.6**2  # sigma = 0.6 of the reference code
-PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)
+BETA = 1 / 0.6**2  # sigma = 0.6, as in the reference code
+PENALTIES = (1e-5, 1e-4, 1e-3)
 ABOUT = (
     "CIFAR-10, 50,000 + 10,000 images, no augmentation; each image minus its mean "
     "over its spread, then ZCA whitening with 0.1 added to the eigenvalues (the "
     "whitened file that the reference code reads was not to be had, so ours may "
-    "differ from it). Anchors: spherical k-means on patches of 5,000 training "
-    "images, no labels. Chosen on 10,000 held-out training labels: beta, ridge or "
-    "squared hinge, penalty. A test accuracy has a standard error of 0.4 points."
+    "differ from it). sigma = 0.6 as there. Anchors: spherical k-means on patches "
+    "of 5,000 training images, no labels. Chosen on 10,000 held-out training "
+    "labels: ridge or squared hinge, and the penalty. A test accuracy has a "
+    "standard error of 0.4 points."
 )
 PUBLISHED = [
     {"what": f"unsupervised, whitened, {shape}", "value": f"{value} %",
@@ -61,7 +62,7 @@ def hinge(x: Tensor, labels: Tensor, penalty: float, start: nn.Linear) -> nn.Lin
     bias = start.bias.detach().clone().requires_grad_()
     scale = penalty * (x - x.mean(0)).square().sum(1).mean()
     descent = torch.optim.LBFGS(
-        [weight, bias], max_iter=100, history_size=10, line_search_fn="strong_wolfe"
+        [weight, bias], max_iter=60, history_size=10, line_search_fn="strong_wolfe"
     )
 
     def value():
@@ -127,10 +128,8 @@ def evaluate(case, shape: str, beta: float, data) -> dict:
     best = max(seen, key=seen.get)
     case.note(grid=[[*kind, score] for kind, score in seen.items()])
     result = {"validation": seen[best], "classifier": best[0], "penalty": best[1]}
-    if case.settings.get("look at the test set", True):
-        fitted = classifiers(x, labels, {best})[best]
-        result["test"] = right(fitted, x_test, test_labels)
-    return result
+    fitted = classifiers(x, labels, {best})[best]
+    return result | {"test": right(fitted, x_test, test_labels)}
 
 
 def main(argv=None) -> dict:
@@ -148,25 +147,12 @@ def main(argv=None) -> dict:
     )
     labels = [split.train_labels.to(run.device), split.test_labels.to(run.device)]
     data = (images, *labels)
-    betas = (2.0, PUBLISHED_BETA, 4.0)
-    looks = {
-        beta: run.case(
-            f"choice of beta, {shapes[0]}: {beta:.2f}",
-            lambda case, b=beta: evaluate(case, shapes[0], b, data),
-            **{"beta": beta, "look at the test set": False},
-        )
-        for beta in betas
-    }
-    looks = {b: look["results"]["validation"] for b, look in looks.items() if look}
-    if not looks:
-        return run.finish()
-    beta = max(looks, key=looks.get)
     for shape in shapes:
         for seed in run.seeds(3 if shape == "64-256" else 1):
             run.case(
                 f"unsupervised, {shape}",
-                lambda case, s=shape: evaluate(case, s, beta, data),
-                seed=seed, beta=beta,
+                lambda case, s=shape: evaluate(case, s, BETA, data),
+                seed=seed, beta=round(BETA, 4),
             )  # fmt: skip
     return run.finish()
 

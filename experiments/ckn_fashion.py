@@ -87,11 +87,11 @@ def fit_ckn(case, data, shape: str, beta: float, penalties) -> dict:
     return scores | {"net": net}
 
 
-def choose(case, data) -> dict:
+def choose(case, data, betas=(1.0, 2.0, 4.0, 8.0)) -> dict:
     """Validation accuracies of one shape over beta and the penalty; the best pair."""
     shape = case.settings["shape"]
     seen = {}
-    for beta in (1.0, 2.0, 4.0, 8.0):
+    for beta in betas:
         scores = fit_ckn(case, data, shape, beta, PENALTIES)
         seen |= {(beta, penalty): scores[penalty] for penalty in PENALTIES}
     best = max(seen, key=seen.get)
@@ -196,24 +196,21 @@ def main(argv=None) -> dict:
             **pick,
         )
     if not run.quick:
-        large(run, data, held)
+        large(run, data, held, pick["beta"])
     return run.finish()
 
 
-def large(run: Experiment, data, held) -> None:
-    """The same with 64 and 256 anchors."""
+def large(run: Experiment, data, held, beta: float) -> None:
+    """The same with 64 and 256 anchors, and the beta of the small network."""
     pick = run.case(
-        "choice of beta and penalty, 64-256", lambda c: choose(c, held), shape="64-256"
+        "choice of penalty, 64-256", lambda c: choose(c, held, (beta,)), shape="64-256"
     ).get("results")
     if pick:
-        pick = {"shape": "64-256", "beta": pick["beta"], "penalty": pick["penalty"]}
-        for seed in run.seeds(3):
-            run.case(
-                "CKN 64-256 without labels, 60000 images",
-                lambda c: without_labels(c, data),
-                seed=seed,
-                **pick,
-            )
+        pick = {"shape": "64-256", "beta": beta, "penalty": pick["penalty"]}
+        run.case(
+            "CKN 64-256 without labels, 60000 images",
+            lambda c: without_labels(c, data), seed=run.args.seed, **pick,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ SIZES = {
 ABOUT = (
     "Fashion-MNIST, 60,000 + 10,000 images. The first layer holds the numbers of "
     "the label; 10 scores are read off its units (256 but for the smaller full "
-    "ones). Twelve passes with Adam, the rate rising, then falling to 0; its peak, "
+    "ones). Six passes with Adam, the rate rising, then falling to 0; its peak, "
     "0.001 or 0.004, was chosen for each kind (at its largest size) on 10,000 of "
     "the training images. 'Shuffled' permutes the pixels of all images alike; "
     "'frozen' draws the first layer at random and keeps it."
@@ -86,7 +86,7 @@ def score(case, split, kind: str, size: int, rate: float) -> dict:
     net = nn.Sequential(*first, nn.ReLU(), nn.Linear(units, 10)).to(case.device)
     split = prepared(split, kind)
     batch = shuffled(split.train_images, split.train_labels, 100, case.seed)
-    epochs = 2 if case.quick else 12
+    epochs = 2 if case.quick else 6
     case.train(
         net, F.cross_entropy, batch, steps=epochs * (len(split.train_labels) // 100),
         learning_rate=rate, schedule=lambda s: min(1.0, 10 * s + 0.1) * (1 - s),

@@ -48,8 +48,9 @@ ABOUT = (
     "because the weights expect it. Permuted MNIST: the permutation is not stored; "
     "it is the first that numpy's legacy generator draws after seed 0, as the "
     "released training script does (recognised on 500 training images, not on the "
-    "test set). 'One sample less' leaves out the last pixel, so the length is odd: "
-    "once with this book's exact convolution, once with the released formula."
+    "test set). 'One sample less' leaves out the last pixel (2,000 test images), so "
+    "the length is odd: once with this book's exact convolution, once with the "
+    "released formula."
 )
 
 
@@ -167,11 +168,10 @@ def evaluate(case, file: Path, data, name: str, permuted: bool) -> dict:
     x = sequences(data.test_images, name, order)
     results["test"] = accuracy(model, x, data.test_labels, batch_size=100)
     if _channels(file) == 30:
-        odd = x[..., :-1]
-        right = accuracy(model, odd, data.test_labels, batch_size=100)
-        lossy = as_released(model)
+        odd, labels = x[:2000, :, :-1], data.test_labels[:2000]
+        right = accuracy(model, odd, labels, batch_size=100)
         results["one sample less, exact"] = right
-        right = accuracy(lossy, odd, data.test_labels, batch_size=100)
+        right = accuracy(as_released(model), odd, labels, batch_size=100)
         results["one sample less, as released"] = right
     return results
 
