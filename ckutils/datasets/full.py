@@ -1,8 +1,6 @@
-"""The full public sets: read from a folder, or fetched once and kept in a cache.
+"""The full sets of images: read from a folder, or fetched once and kept in a cache.
 
-A reader who is online calls `mnist()` and lets pooch fetch the files; one who has the
-files says `folder=`. Nothing here runs code from a data file: IDX, PNG, JSON, raw
-bytes.
+Nothing here runs code from a data file: the formats are IDX, raw bytes, PNG and JSON.
 """
 
 import gzip
@@ -16,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ckutils.checks import check_choice
+from ckutils.datasets.fetching import fetch
 from ckutils.datasets.shipped import ImageSplit
 
 IDX = (
@@ -129,13 +129,26 @@ def _labels(labels: np.ndarray) -> Tensor:
     return labels
 
 
-READERS = {
+IMAGE_SETS = {
     "mnist": read_idx_split,
     "fashion-mnist": read_idx_split,
     "cifar-10": read_cifar10,
 }
 
 
-def fetch_images(name: str, *, folder: Path | None = None) -> ImageSplit:
-    """One of `READERS`, from a folder that holds its files."""
-    return READERS[name](folder)
+def fetch_images(
+    name: str, *, folder: Path | None = None, base_url: str | None = None
+) -> ImageSplit:
+    """MNIST, Fashion-MNIST or CIFAR-10, whole: from a folder, or fetched and kept.
+
+    Args:
+        name: "mnist" | "fashion-mnist" | "cifar-10".
+        folder: holds the files, packed or not; nothing is fetched.
+        base_url: where to fetch instead of the set's own address.
+    Returns images (n, c, h, w) float32 in [0, 1] and labels (n,) int64, twice.
+    Raises ValueError for another name, a missing file, a digest that does not fit.
+    """
+    check_choice(IMAGE_SETS, name=name)
+    if folder is None:
+        folder = fetch(name, base_url=base_url)
+    return IMAGE_SETS[name](Path(folder))
