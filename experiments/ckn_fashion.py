@@ -172,22 +172,9 @@ def main(argv=None) -> dict:
             for epochs in (4, 10)
         }
         passes[60_000] = max(choices, key=choices.get)
-    for n in reversed(sizes):
-        for seed in run.seeds(3):
-            part = subset(data, n, seed)
-            run.case(
-                f"CKN 16-32 without labels, {n} images",
-                lambda c, part=part: without_labels(c, part),
-                seed=seed,
-                **pick,
-            )
-            run.case(
-                f"CNN 16-32, {n} images",
-                lambda c, part=part: train_cnn(c, part),
-                seed=seed,
-                epochs=passes[n],
-            )
     for seed in run.seeds(3):
+        compare(run, data, sizes[-1], seed, pick, passes)
+    for seed in run.seeds(1):
         run.case(
             f"CKN 16-32 with labels, {sizes[-1]} images",
             lambda c: with_labels(c, data),
@@ -197,7 +184,23 @@ def main(argv=None) -> dict:
         )
     if not run.quick:
         large(run, data, held, pick["beta"])
+    for seed in run.seeds(3):
+        for n in sizes[:-1]:
+            compare(run, data, n, seed, pick, passes)
     return run.finish()
+
+
+def compare(run: Experiment, data, n: int, seed: int, pick: dict, passes: dict):
+    """CKN without labels and CNN on the same n images."""
+    part = subset(data, n, seed)
+    run.case(
+        f"CKN 16-32 without labels, {n} images",
+        lambda case: without_labels(case, part), seed=seed, **pick,
+    )  # fmt: skip
+    run.case(
+        f"CNN 16-32, {n} images",
+        lambda case: train_cnn(case, part), seed=seed, epochs=passes[n],
+    )  # fmt: skip
 
 
 def large(run: Experiment, data, held, beta: float) -> None:

@@ -125,6 +125,7 @@ class Experiment:
         results = work(case)
         entry = {
             "label": label, "seed": seed, "settings": settings, "results": results,
+            "commit": self.record["commit"],
             "seconds": round(time.monotonic() - wall, 2),
             "cpu_seconds": round(time.process_time() - cpu, 2), **case.seen,
         }  # fmt: skip
