@@ -1920,7 +1920,8 @@ check_patch_kernel(patch_kernel)
 # **Exercise 5.2** (20 minutes). A power series with finitely many terms has a finite feature map. Write one for $\sum_j b_j \langle x, y \rangle^j$, $b_j \ge 0$: coordinates whose inner products are the kernel, as $\varphi$ in section 5.1 is for $\langle x, y \rangle^2$. (You need not merge equal coordinates.)
 #
 # ```python
-# def power_features(x, weights):  # x (n, d), float64; [b_0, b_1, ...]
+# def power_features(x, weights):
+#     # x (n, d), float64; [b_0, b_1, ...]
 #     return features  # (n, any)
 # ```
 
@@ -1959,7 +1960,8 @@ check_image_order(image_order)
 # **Exercise 5.4** (an hour). The Nystrom features (5.12) of patches of any norm, with the exponential kernel and the ridge of (5.13), in NumPy. Black patches have the features 0.
 #
 # ```python
-# def nystrom_rows(x, anchors, beta, eps):  # x (n, d), anchors (p, d) with unit rows, float64
+# def nystrom_rows(x, anchors, beta, eps):
+#     # x (n, d), anchors (p, d) with unit rows, float64
 #     return features  # (n, p)
 # ```
 
@@ -1980,7 +1982,8 @@ check_nystrom(nystrom_rows)
 # **Exercise 5.5** (an hour). A gradient $G$ arrives at $A^{-1/2}$. Carry it back to $A$ by (5.21), so that it is right also where eigenvalues coincide. (Begin with the trace, $G = I$: its gradient is $-\tfrac12 A^{-3/2}$.)
 #
 # ```python
-# def inverse_sqrt_gradient(a, gradient):  # both symmetric (n, n), float64, a positive definite
+# def inverse_sqrt_gradient(a, gradient):
+#     # both symmetric (n, n), float64, a positive definite
 #     return to_a  # (n, n)
 # ```
 
