@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ckutils.checks import check_choice, check_float, check_same
+from ckutils.cuda import by_spectra, spectral
 from ckutils.fftplan import fft_length, plan
 
 METHODS = ("auto", "direct", "fft", "overlap_add")
@@ -44,27 +45,58 @@ def causal_conv(x: Tensor, kernel: Tensor, *, method: str = "auto") -> Tensor:
         is: a quiet tail after a loud start keeps few digits. Overlap-add has that bound
         block by block, a direct sum term by term.
     Cost: b c_out c_in t k, or c_out c_in + b (c_in + c_out) FFTs of an even n >= t + k
-        - 1 and b c_out c_in n/2 products, in b c t memory and a few MB.
+        - 1 and b c_out c_in n/2 products, in b c t memory and a few MB. On a GPU the
+        spectra are multiplied by spectral_product.cu; `causal_conv_route` says so.
 
     >>> x = torch.tensor([[[1.0, 0.0, 2.0]]])
     >>> causal_conv(x, torch.tensor([[[3.0, 2.0, 1.0]]])).round()
     tensor([[[3., 2., 7.]]])
     """
+    _check_dense(x, kernel, method)
+    kernel = kernel[..., : x.shape[-1]]
+    if method == "overlap_add":
+        return _pieces(x, kernel)
+    block = _block(x, kernel, method)
+    if block is None:
+        return functional.conv1d(_late(x, kernel), kernel.flip(-1))
+    return _Convolve.apply(x, kernel, block)
+
+
+def causal_conv_route(x: Tensor, kernel: Tensor, *, method: str = "auto") -> str:
+    """The way that `causal_conv` takes with these arguments.
+
+    Chapter 3, section 3.11.
+
+    Args and raises: as `causal_conv`.
+    Returns "direct", "fft" (one transform of the whole signal) or "overlap_add" (in
+        blocks); with " by spectral_product.cu" behind it where that kernel multiplies
+        the spectra, and nothing where torch does.
+
+    >>> causal_conv_route(torch.ones(1, 1, 3), torch.ones(1, 1, 2))
+    'direct'
+    """
+    _check_dense(x, kernel, method)
+    way, kernel = method, kernel[..., : x.shape[-1]]
+    if method == "auto":
+        block = _block(x, kernel, method)
+        way = {None: "direct", x.shape[-1]: "fft"}.get(block, "overlap_add")
+    if way != "direct" and spectral.has_kernels(x):
+        return f"{way} by spectral_product.cu"
+    return way
+
+
+def _check_dense(x: Tensor, kernel: Tensor, method: str) -> None:
     _check(x, kernel, method, kernel_axes=3)
-    (c_out, c_in, _), b, t = kernel.shape, x.shape[0], x.shape[-1]
-    if x.shape[1] != c_in:
+    if x.shape[1] != kernel.shape[1]:
         raise ValueError(
             f"kernel must have the {x.shape[1]} input channels of x, got shape "
             f"{tuple(kernel.shape)}"
         )
-    kernel = kernel[..., :t]
-    if method == "overlap_add":
-        return _pieces(x, kernel)
-    single = x.dtype == torch.float32
-    block = plan(b, c_in, c_out, t, kernel.shape[-1], method, single)
-    if block is None:
-        return functional.conv1d(_late(x, kernel), kernel.flip(-1))
-    return _Convolve.apply(x, kernel, block)
+
+
+def _block(x: Tensor, kernel: Tensor, method: str) -> int | None:
+    (c_out, c_in, k), b, t = kernel.shape, x.shape[0], x.shape[-1]
+    return plan(b, c_in, c_out, t, k, method, x.dtype == torch.float32)
 
 
 def _pieces(x: Tensor, kernel: Tensor) -> Tensor:
@@ -192,6 +224,9 @@ def _convolve(x: Tensor, kernel: Tensor, block: int) -> Tensor:
     (b, _, t), (c_out, c_in, k) = x.shape, kernel.shape
     n = fft_length(block + k - 1)
     rows = _blocks(x, block).flatten(0, 1)  # (b p, c_in, block)
+    if spectral.has_kernels(x):
+        y = by_spectra.convolve(rows, kernel, n, t if block == t else n)
+        return _overlap_add(y.unflatten(0, (b, -1)), block, t)
     x_hat = torch.fft.rfft(rows, n).permute(2, 1, 0).contiguous()  # (f, c_in, b p)
     y_hat = x_hat.new_empty(n // 2 + 1, c_out, rows.shape[0])
     groups = _groups(c_out, c_in, n, x)
@@ -221,14 +256,14 @@ class _Room:
 
 
 def _lags(g: Tensor, x: Tensor, k: int, block: int) -> Tensor:
-    c_out, c_in, t = g.shape[1], x.shape[1], x.shape[-1]
+    c_out, c_in = g.shape[1], x.shape[1]
     n = fft_length(block + k - 1)
     rows = _blocks(x, block).flatten(0, 1)  # (b p, c_in, block)
-    count = -(-t // block)
-    late = functional.pad(g, (0, count * block + k - 1 - t))
-    late = late.unfold(-1, block + k - 1, block).transpose(1, 2)  # (b, p, c_out, ...)
+    late = _late_blocks(g, k, block)  # (b p, c_out, block + k - 1)
+    if spectral.has_kernels(x):
+        return by_spectra.lags(late, rows, n, k)
     x_hat = torch.fft.rfft(rows, n).permute(2, 0, 1).conj().resolve_conj().contiguous()
-    g_hat = torch.fft.rfft(late.flatten(0, 1), n).permute(2, 1, 0).contiguous()
+    g_hat = torch.fft.rfft(late, n).permute(2, 1, 0).contiguous()
     kernel = g.new_empty(c_out, c_in, k)
     for some in _groups(c_out, c_in, n, x):
         taps = torch.bmm(g_hat[:, some].contiguous(), x_hat)  # (f, o, c_in)
@@ -254,6 +289,13 @@ def _blocks(x: Tensor, block: int) -> Tensor:
     short = -x.shape[-1] % block
     x = functional.pad(x, (0, short)) if short else x
     return x.unflatten(-1, (-1, block)).transpose(1, 2)
+
+
+def _late_blocks(g: Tensor, k: int, block: int) -> Tensor:
+    """(b, c, t) as (b p, c, block + k - 1): each block and what its kernel reaches."""
+    fill = -g.shape[-1] % block + k - 1
+    late = functional.pad(g, (0, fill)).unfold(-1, block + k - 1, block)
+    return late.transpose(1, 2).flatten(0, 1)
 
 
 def _overlap_add(y: Tensor, block: int, t: int) -> Tensor:

@@ -46,8 +46,9 @@ if importlib.util.find_spec("ckutils") is None:
         )
     source = f"ckutils @ git+https://github.com/{REPOSITORY}@{TAG}"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", source]
-    if subprocess.run(pip).returncode:
-        raise SystemExit(f"no network? Install it by hand, then rerun: {source}")
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{done.stderr}No network? Install by hand: {source}")
 from ckutils.checks import describe_runtime
 
 print(describe_runtime())
@@ -400,6 +401,20 @@ for n, k, s, p, d in grid:
 print(f"(1.10) = torch's size in all {checked} settings that fit: True")
 
 # %% [markdown]
+# **Turn the knobs yourself.** The explorer below runs in the page, without a kernel; the cell prints what `conv` computes for the knobs as they stand, and the page shows the same numbers under "The whole output in numbers". The transposed operation is the subject of section 1.10.
+# Which other input size leaves the output at 3, and what happens to its last row?
+
+# %%
+from ckutils.widgets import explorer
+
+display(explorer("convolution"))
+row, column = torch.meshgrid(torch.arange(5), torch.arange(5), indexing="ij")
+shown = ((7 * row + 3 * column) % 9 + 1).double()[None]
+taps = ((row + 3 * column) % 4 - 1)[:3, :3].double()[None, None]
+for number, values in enumerate(conv(shown, taps, stride=2, padding=1)[0].int()):
+    print(f"row {number}:", *values.tolist())
+
+# %% [markdown]
 # **What the sources say about sizes.** Five statements of the notes that this chapter grew from, in numbers. Two are right as they stand, three need a word:
 
 # %%
@@ -568,7 +583,9 @@ symmetric = np.pad(signal, (2, 7), "symmetric")
 print("NumPy's 'symmetric' repeats the edge:", symmetric.tolist())
 
 # %% [markdown]
-# **Why does circular padding act on the wrong axis, do nothing, or refuse to wrap twice?** Three traps, one a line below. torch's `F.pad` counts axes from the *last*, so a pair meant for rows lands on columns.
+# ### Why does circular padding act on the wrong axis, do nothing, or refuse to wrap twice?
+#
+# Three traps, one a line below. torch's `F.pad` counts axes from the *last*, so a pair meant for rows lands on columns.
 # `nn.Conv2d(padding_mode="circular")` wraps by `padding`, which is 0 unless you set it. And `F.pad` wraps at most once, though (1.12) has no limit.
 # Here each pair stands in the order of the axes, the amount is what the kernel needs, and any amount wraps. Threads: [pytorch#20981](https://github.com/pytorch/pytorch/issues/20981), [pytorch#37844](https://github.com/pytorch/pytorch/issues/37844), [pytorch#105749](https://github.com/pytorch/pytorch/issues/105749).
 
@@ -611,7 +628,9 @@ agree("conv on the torus = circulant matrix", around, circulant @ x, tol=1e-13)
 agree("                  = product of spectra", around, spectra, tol=1e-13)
 
 # %% [markdown]
-# **Why must reflect padding be smaller than the image, and what would reflecting again mean?** Beyond an edge of $n$ entries the mirror shows the other $n - 1$, and then the far edge: one reflection gives at most $n - 1$ entries.
+# ### Why must reflect padding be smaller than the image, and what would reflecting again mean?
+#
+# Beyond an edge of $n$ entries the mirror shows the other $n - 1$, and then the far edge: one reflection gives at most $n - 1$ entries.
 # Formula (1.13) goes on, with period $2(n-1)$: it is light between two mirrors, and NumPy and flax do this silently. A kernel more than twice as long as its input is more often a mistake than a wish, so `conv` stops there and says so; `pad` goes on.
 # Threads: [pytorch#18413](https://github.com/pytorch/pytorch/issues/18413), [pytorch#52205](https://github.com/pytorch/pytorch/issues/52205), [onnxruntime#8265](https://github.com/microsoft/onnxruntime/issues/8265), where one runtime returned wrong values without a word.
 
@@ -864,7 +883,9 @@ unturned = conv(y, swapped, **knobs)
 print("equal without turning the kernel round:", torch.allclose(unturned, direct))
 
 # %% [markdown]
-# **What does `output_padding` do, and why are the extra rows not zeros?** It does not pad. It names which of the $s$ input sizes of (1.15) is meant, and the entries that it adds are computed by (1.18) like all others: they are where the padding would otherwise have cropped the scatter.
+# ### What does `output_padding` do, and why are the extra rows not zeros?
+#
+# It does not pad. It names which of the $s$ input sizes of (1.15) is meant, and the entries that it adds are computed by (1.18) like all others: they are where the padding would otherwise have cropped the scatter.
 # At every admissible size, the adjoint identity; and the last rows of a photograph's gradient:
 
 # %%
@@ -918,7 +939,9 @@ full = im2col(picture, (3, 3), padding=1)
 print("3 x 3 windows at stride 1 hold", full.numel() // picture.numel(), "pictures")
 
 # %% [markdown]
-# **Why is fold(unfold(x)) not x, and how do I put overlapping patches back?** Because *fold* (here `col2im`) is the adjoint of *unfold* (`im2col`), not its inverse: it adds every window back to where it came from,
+# ### Why is fold(unfold(x)) not x, and how do I put overlapping patches back?
+#
+# Because *fold* (here `col2im`) is the adjoint of *unfold* (`im2col`), not its inverse: it adds every window back to where it came from,
 #
 # $$
 # x[c, i] = \sum_{(j, t):\; s\,t + d\,j - p \,=\, i} C[(c, j),\, t], \tag{1.22}
@@ -947,7 +970,9 @@ agree("<unfold x, C> = <x, fold C>, relative", gap, 0, tol=1e-13)
 # %% [markdown]
 # Asked at [pytorch#7519](https://github.com/pytorch/pytorch/issues/7519), [pytorch#38955](https://github.com/pytorch/pytorch/issues/38955), [pytorch#119474](https://github.com/pytorch/pytorch/issues/119474).
 #
-# **Which matrix is this convolution?** Flatten the image to one long vector, and conv is a matrix $T$ whose row $t$ holds the kernel at the places that output $t$ reads:
+# ### Which matrix is this convolution?
+#
+# Flatten the image to one long vector, and conv is a matrix $T$ whose row $t$ holds the kernel at the places that output $t$ reads:
 #
 # $$
 # T[t, i] = w\big[(i + p - s\,t)/d\big] \text{ where that is a tap}, \quad 0 \text{ elsewhere}. \tag{1.23}
@@ -1287,6 +1312,7 @@ from ckutils.blocks import (
     PointwiseGrouped,
     Residual,
     SpatiallySeparable,
+    StepNorm,
     TemporalBlock,
     block_diagonal,
     grouped_conv_ref,
@@ -1571,7 +1597,7 @@ print(f"eq. (1.37): {cost.parameters + cost.activations:,} numbers")
 # ## 1.17 ★ Are FLOPs the same as MACs?
 #
 # *"Why do two counters differ by a factor of two?"*
-# ([pytorch-OpCounter#15](https://github.com/Lyken17/pytorch-OpCounter/issues/15),
+# ([pytorch-OpCounter#15](https://github.com/Lyken17/pytorch-OpCounter/issues/15), whose answer has it the wrong way round,
 # [flops-counter.pytorch#40](https://github.com/sovrasov/flops-counter.pytorch/issues/40),
 # [mmcv#785](https://github.com/open-mmlab/mmcv/issues/785))
 #
@@ -2470,19 +2496,29 @@ hearer = hearer.eval()
 #
 # Over the channels of one step (*step*) nothing leaks. Over channels and all steps (*group*, with one group) each value depends on all later ones.
 # Over batch and steps (*batch*) likewise in training; in evaluation the numbers are fixed and nothing leaks. Where is the gradient of output $t$ to
-# input $s$ not zero, for a whole block?
+# input $s$ not zero, for each norm by itself and then for a whole block?
 
 
 # %%
 def slopes(model, x):
     """(t, s): size of the gradient of output t to input s."""
     x = x.clone().requires_grad_()
-    mix = torch.randn(1, 8, 1, generator=torch.Generator().manual_seed(1))
-    outputs = (model(x) * mix).sum((0, 1))
+    y, draw = model(x), torch.Generator().manual_seed(1)
+    outputs = (y * torch.randn(1, y.shape[1], 1, generator=draw)).sum((0, 1))
     rows = [torch.autograd.grad(y, x, retain_graph=True)[0] for y in outputs]
     return torch.stack(rows).norm(dim=(1, 2))
 
 
+norms = {"step": StepNorm, "batch": nn.BatchNorm1d}
+norms["group"] = lambda channels: nn.GroupNorm(1, channels)
+for name, norm in norms.items():
+    layer = norm(24)
+    for mode in ("training", "evaluation"):
+        slope = slopes(layer.train(mode == "training"), sound[test[:2], :, 10:34])
+        later = int((slope[5] > 0).nonzero().max())
+        print(f"{name:5} alone, {mode:10}: output 5 depends on steps up to {later}")
+
+# %%
 cases = {
     "none": ("none", True), "step": ("step", True), "batch, training": ("batch", True),
     "batch, evaluation": ("batch", False), "group": ("group", False),
@@ -3011,3 +3047,5 @@ assert all(needed[g] >= bound[g] for g in needed)
 # - S. Bai, J. Z. Kolter, V. Koltun, *An empirical evaluation of generic convolutional and recurrent networks for sequence modeling* (TCN), [arXiv:1803.01271](https://arxiv.org/abs/1803.01271).
 # - F. Yu, V. Koltun, *Multi-scale context aggregation by dilated convolutions*, [arXiv:1511.07122](https://arxiv.org/abs/1511.07122); A. Radford et al. (DCGAN), [arXiv:1511.06434](https://arxiv.org/abs/1511.06434).
 # - S. Williams, A. Waterman, D. Patterson, *Roofline*, [doi:10.1145/1498765.1498785](https://doi.org/10.1145/1498765.1498785).
+#
+# **In the package.** Each function of this chapter, with its docstring and a way back to its section: [the reference](../book/api.md#chapter-1-convolution-arithmetic).

@@ -55,8 +55,9 @@ if importlib.util.find_spec("ckutils") is None:
         )
     source = f"ckutils @ git+https://github.com/{REPOSITORY}@{TAG}"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", source]
-    if subprocess.run(pip).returncode:
-        raise SystemExit(f"no network? Install it by hand, then rerun: {source}")
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{done.stderr}No network? Install by hand: {source}")
 from ckutils.checks import describe_runtime
 
 print(describe_runtime())
@@ -195,13 +196,16 @@ def spread_by_holes(kernel, holes):
     return padded.flatten()[: len(kernel) + (len(kernel) - 1) * holes]
 
 
-taps = draw(3)
+taps, line = draw(3), draw(1, 20)
 for d in (1, 2, 3):
     by_step, by_holes = dilate_kernel(taps, d), spread_by_holes(taps, d - 1)
     print(
         f"step {d} = holes {d - 1}: size {len(by_step)} = {3 + 2 * (d - 1)},", end=" "
     )
     agree("identical", by_step, by_holes, 0)
+    stepped = conv(line, taps[None, None], dilation=d)
+    dense = conv(line, by_holes[None, None])
+    agree("        and so are the outputs", stepped, dense, 1e-12)
 try:
     dilate_kernel(taps, 0)
 except ValueError as error:
@@ -682,6 +686,22 @@ for steps in ([2, 4, 8], [1, 2, 5]):
 # Rates with a common factor never meet the inputs in between: each output lives on its own sub-grid, and neighbouring outputs share no input at all. That is the grid. Powers of the kernel size give every input exactly one path, the Kronecker case; powers of two give it
 # one to three, unevenly. Rates such as 1, 2, 5 are safe too, by the rule and without trial.
 #
+# **Try other rates.** The explorer below needs no kernel. Which three dilations give each of 27 inputs exactly one path, and what is the smallest change of one of them that leaves a hole? The cell prints, from `compose_kernels`, the numbers that the page starts with.
+
+# %%
+from IPython.display import display
+
+from ckutils.widgets import explorer
+
+display(explorer("cascade"))
+taps, steps = [[1.0, 2, 1], [1.0, 3, 2], [2.0, 1, 1]], [1, 2, 4]
+composite = compose_kernels([torch.tensor(row) for row in taps], steps)
+count = compose_kernels([ones(3)] * 3, steps)
+print("offset  paths  composite")
+for m in range(0, 15, 2):
+    print(f"{m:6} {int(count[m]):6} {int(composite[m]):10}")
+
+# %% [markdown]
 # ### For one receptive field: more dilations, more stacks, or stride?
 #
 # Asked in [keras-tcn#71](https://github.com/philipperemy/keras-tcn/issues/71), [keras-tcn#9](https://github.com/philipperemy/keras-tcn/issues/9),
@@ -2201,3 +2221,5 @@ print(f"{h} hidden channels, {18 * h} weights for 81 taps")
 # - V. Badrinarayanan, A. Kendall and R. Cipolla, SegNet, [arXiv:1511.00561](https://arxiv.org/abs/1511.00561): pooling with remembered places.
 # - P. Wang and others, Understanding convolution for semantic segmentation, [arXiv:1702.08502](https://arxiv.org/abs/1702.08502): gridding and hybrid rates.
 # - A. Azulay and Y. Weiss, Why do deep convolutional networks generalize so poorly to small image transformations?, [arXiv:1805.12177](https://arxiv.org/abs/1805.12177): subsampling and shifts.
+#
+# **In the package.** Each function of this chapter, with its docstring and a way back to its section: [the reference](../book/api.md#chapter-2-dilation-and-kronecker-products).

@@ -43,8 +43,9 @@ if importlib.util.find_spec("ckutils") is None:
         )
     source = f"ckutils @ git+https://github.com/{REPOSITORY}@{TAG}"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", source]
-    if subprocess.run(pip).returncode:
-        raise SystemExit(f"no network? Install it by hand, then rerun: {source}")
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{done.stderr}No network? Install by hand: {source}")
 from ckutils.checks import describe_runtime
 
 print(describe_runtime())
@@ -582,7 +583,9 @@ print(4 * count_weights(image_net), picture.numel())
 # %% [markdown]
 # ## 3.6 SIREN: where it starts, what omega_0 does, and what weight normalisation undoes
 #
-# **Which initialisation is right, the paper's or the code's, and what of the biases?** ([siren#57](https://github.com/vsitzmann/siren/issues/57), [siren#49](https://github.com/vsitzmann/siren/issues/49), [siren-pytorch#1](https://github.com/lucidrains/siren-pytorch/issues/1))
+# ### Which initialisation is right, the paper's or the code's, and what of the biases?
+#
+# Asked at [siren#57](https://github.com/vsitzmann/siren/issues/57), [siren#49](https://github.com/vsitzmann/siren/issues/49), [siren-pytorch#1](https://github.com/lucidrains/siren-pytorch/issues/1).
 #
 # Let a layer receive $h = \sin(\cdot)$ with phases spread evenly over the circle. Then $E[h^2] = \tfrac12$, whatever the argument was. With weights drawn evenly from $(-c, c)$, whose variance is $c^2/3$, the pre-activation $z = \omega_0 W h$ of $n$ inputs has
 #
@@ -647,7 +650,9 @@ print(digest(ours=depth["ours"], published=depth["as published"]))
 # %% [markdown]
 # The first layer's own spread, about 10 radians at $\omega_0 = 30$, is no accident: it is the bandwidth. What the biases add is a phase: it shifts each sine and leaves the spread of $z$ over positions alone. Drawn from $(-1, 1)$ as published, times 30, it turns each phase many times round: evenly spread as well.
 #
-# **Does weight_norm silently discard the initialisation I set?** ([TCN#1](https://github.com/locuslab/TCN/issues/1), [hifi-gan#145](https://github.com/jik876/hifi-gan/issues/145))
+# ### Does weight_norm silently discard the initialisation I set?
+#
+# Asked at [TCN#1](https://github.com/locuslab/TCN/issues/1), [hifi-gan#145](https://github.com/jik876/hifi-gan/issues/145).
 # Weight normalisation learns a row $w$ of weights as length times direction,
 #
 # $$
@@ -712,7 +717,9 @@ for goal in ("smooth", "chirp"):
     )
 
 # %% [markdown]
-# **How do I choose omega_0, and is it only a rescaling of the input?** ([siren#4](https://github.com/vsitzmann/siren/issues/4), [ckconv#8](https://github.com/dwromero/ckconv/issues/8), [ccnn#4](https://github.com/david-knigge/ccnn/issues/4))
+# ### How do I choose omega_0, and is it only a rescaling of the input?
+#
+# Asked at [siren#4](https://github.com/vsitzmann/siren/issues/4), [ckconv#8](https://github.com/dwromero/ckconv/issues/8), [ccnn#4](https://github.com/david-knigge/ccnn/issues/4).
 # At the start, yes. Multiply the first layer's argument by $\omega_0$: that scales the position. In later layers $\omega_0$ meets weights that were divided by it. Only the readout, divided as well, is smaller:
 #
 # $$
@@ -790,6 +797,23 @@ for omega_0, (seen, unseen) in share.items():
     )
 
 # %% [markdown]
+# **Turn omega_0 yourself.** The explorer below needs no kernel: the page draws the weights with torch's own generator. At which $\omega_0$ does the kernel become too fast for its 128 lags, and does depth or the seed change that? The cell prints the kernel that the page starts with.
+
+# %%
+from IPython.display import display
+
+from ckutils.widgets import explorer
+
+display(explorer("siren"))
+with torch.random.fork_rng():  # the cells below draw as if this one were not here
+    torch.manual_seed(0)
+    shown = Siren(1, 1, omega_0=30.0, weight_norm=False).double()
+values = shown(torch.linspace(1, -1, 128, dtype=torch.float64)[:, None])[:, 0]
+print("lag     kernel")
+for lag in range(0, 128, 16):
+    print(f"{lag:3} {float(values[lag].detach()):10.5f}")
+
+# %% [markdown]
 # ## 3.7 Positions in [-1, 1], and how far a kernel reaches
 #
 # A network dislikes inputs of 0 to 16,000. Lag $\tau$ of a kernel that reaches over $H$ samples (its *horizon*) is put at
@@ -844,7 +868,9 @@ print("0.9^1000 in a recurrence below 1e-40:", bool(decay.double()[-1] < 1e-40))
 #
 # By hand: $x = (1, 0, 2)$, $k = (3, 2, 1)$. The full convolution is $(3, 2, 7, 4, 2)$. With $n = 4$ the last entry, 2, wraps onto the first: $(5, 2, 7, 4)$. With $n = 5$ it fits.
 #
-# **Why pad to twice the length, is one sample less enough, and where is the padding in the code?** ([safari#4](https://github.com/HazyResearch/safari/issues/4), [safari#47](https://github.com/HazyResearch/safari/issues/47), [s4#103](https://github.com/state-spaces/s4/issues/103), [ThinkDSP#11](https://github.com/AllenDowney/ThinkDSP/issues/11))
+# ### Why pad to twice the length, is one sample less enough, and where is the padding in the code?
+#
+# Asked at [safari#4](https://github.com/HazyResearch/safari/issues/4), [safari#47](https://github.com/HazyResearch/safari/issues/47), [s4#103](https://github.com/state-spaces/s4/issues/103), [ThinkDSP#11](https://github.com/AllenDowney/ThinkDSP/issues/11).
 # The padding is the argument `n` of `rfft`: zeros are appended up to it. $2L$ is enough, $2L - 1$ is, and for $K < L$ so is less. Every length, measured:
 
 # %% mystnb={"image": {"alt": "Largest error of a circular convolution against its FFT length from 100 to 130 on a logarithmic axis: order one up to 118, and from 119, which is L plus K minus 1, rounding error only."}}
@@ -969,7 +995,9 @@ print(digest(without=[without[n] > 1e-12 for n in sorted(without)]))
 #
 # ## 3.10 What float32 costs, and what overlap-add gives back
 #
-# **Why does FFT convolution return small negatives, or garbage beside large values?** ([pytorch#52983](https://github.com/pytorch/pytorch/issues/52983), [scipy#22390](https://github.com/scipy/scipy/issues/22390), [scipy#7217](https://github.com/scipy/scipy/issues/7217))
+# ### Why does FFT convolution return small negatives, or garbage beside large values?
+#
+# Asked at [pytorch#52983](https://github.com/pytorch/pytorch/issues/52983), [scipy#22390](https://github.com/scipy/scipy/issues/22390), [scipy#7217](https://github.com/scipy/scipy/issues/7217).
 # Every output of an FFT is a sum over *all* samples, so its rounding error belongs to all of them:
 #
 # $$
@@ -1015,7 +1043,9 @@ print(digest(exact=exact[0, 0].abs().log10()))
 # %% [markdown]
 # Small negatives are the same error next to a true zero. A non-negative signal and kernel have a non-negative convolution, and the FFT's is one up to (3.11); clip it, or use the direct sum.
 #
-# **Why do half-precision FFTs fail unless the length is a power of two?** ([pytorch#117844](https://github.com/pytorch/pytorch/issues/117844), [pytorch#70664](https://github.com/pytorch/pytorch/issues/70664), [neuraloperator#322](https://github.com/neuraloperator/neuraloperator/issues/322))
+# ### Why do half-precision FFTs fail unless the length is a power of two?
+#
+# Asked at [pytorch#117844](https://github.com/pytorch/pytorch/issues/117844), [pytorch#70664](https://github.com/pytorch/pytorch/issues/70664), [neuraloperator#322](https://github.com/neuraloperator/neuraloperator/issues/322).
 # On a GPU, cuFFT has float16 for powers of two only and bfloat16 not at all; on this CPU, neither exists:
 
 # %%
@@ -1054,7 +1084,7 @@ except ValueError as refusal:
 # ([pytorch#21462](https://github.com/pytorch/pytorch/issues/21462), [fft-conv-pytorch#25](https://github.com/fkodom/fft-conv-pytorch/issues/25), [kornia#1731](https://github.com/kornia/kornia/issues/1731), [scipy#12232](https://github.com/scipy/scipy/issues/12232))
 #
 # Count. A direct sum needs $B\, C_{out} C_{in} L K$ products. By FFT there are $C_{out} C_{in} + B (C_{in} + C_{out})$ transforms of about $n \log_2 n$, and $B\, C_{out} C_{in}\, n/2$ complex products.
-# Many channels share transforms: in a dense layer $B\,(C_{in} + C_{out})$ of them serve $B\, C_{in} C_{out}$ convolutions. A *depthwise* layer has $2B + 1$ transforms a channel for $B$ convolutions, so nothing is shared, and a kernel of 3 has next to nothing to save. `method="auto"` compares these counts, with prices fitted once (`benchmarks/fftconv.py` measures them again on your machine).
+# Many channels share transforms: in a dense layer $B\,(C_{in} + C_{out})$ of them serve $B\, C_{in} C_{out}$ convolutions. A *depthwise* layer has $2B + 1$ transforms a channel for $B$ convolutions, so nothing is shared, and a kernel of 3 has next to nothing to save. `method="auto"` compares these counts, with prices fitted once (`benchmarks/auto.py` measures them again on your machine).
 
 # %%
 from ckutils.fftplan import plan
@@ -1092,6 +1122,23 @@ _ = ax.legend()
 
 # %%
 print(digest(lengths=lengths))
+
+# %% [markdown]
+# Does the rule agree with the clock? Every length of the figure, timed again, the rule's choice over the faster of the two (the rule may also cut into blocks, and then be below 1). Near a crossover either choice costs little:
+
+# %% tags=["nbval-ignore-output"]
+for c in (1, 8, 30):
+    x, paid = torch.randn(4, c, 1000), []
+    for k in lengths:
+        kernel, spent = torch.randn(c, c, k), {"direct": [], "fft": [], "auto": []}
+        for _ in range(5):
+            for method, values in spent.items():
+                start = time.perf_counter()
+                _ = causal_conv(x, kernel, method=method)
+                values.append(time.perf_counter() - start)
+        direct, by_fft, auto = (np.median(values) for values in spent.values())
+        paid.append(round(float(auto / min(direct, by_fft)), 1))
+    print(f"channels {c:2}, K = {lengths}: auto / the faster one {paid}")
 
 # %% [markdown]
 # The backward pass needs no new formula. All three quantities meet in one sum of products,
@@ -1264,7 +1311,9 @@ print("kernel network:", [tuple(m.weight.shape) for m in (*net.hidden, net.reado
 # %% [markdown]
 # The sine stands after the two hidden layers and not after the last, so kernel values have no fixed range. All time steps are computed at once; a loop over steps gives the same numbers, one at a time.
 #
-# **My convolutions are causal, but does the normalisation between them see the future?** The released block calls its norm a layer norm and computes it over channels *and time* (a group norm with one group). Its mean contains samples that have not happened yet. The test is a gradient: of output $t$ with respect to every input.
+# ### My convolutions are causal, but does the normalisation between them see the future?
+#
+# The released block calls its norm a layer norm and computes it over channels *and time* (a group norm with one group). Its mean contains samples that have not happened yet. The test is a gradient: of output $t$ with respect to every input.
 
 
 # %%
@@ -1556,7 +1605,9 @@ print(f"{len(waves) - 240} test clips; accuracy above 0.55: {bool(right > 0.55)}
 # %% [markdown]
 # ## 3.16 Irregular samples, done properly
 #
-# **My samples are irregular: can I give real time stamps instead of a masked grid?** ([ckconv#13](https://github.com/dwromero/ckconv/issues/13), [S5#13](https://github.com/lindermanlab/S5/issues/13), [NeuralCDE#11](https://github.com/patrick-kidger/NeuralCDE/issues/11))
+# ### My samples are irregular: can I give real time stamps instead of a masked grid?
+#
+# Asked at [ckconv#13](https://github.com/dwromero/ckconv/issues/13), [S5#13](https://github.com/lindermanlab/S5/issues/13), [NeuralCDE#11](https://github.com/patrick-kidger/NeuralCDE/issues/11).
 # Yes. A kernel that is a function needs no grid: at any time $q$, sum over the samples seen so far, at their true lags, each with a weight $w_j$:
 #
 # $$
@@ -1757,7 +1808,9 @@ print("without a mask it is worst:", max(filled, key=filled.get) == "zeros, no m
 #
 # ## 3.17 Another sampling rate
 #
-# **Trained at one resolution, tested at another: what must be rescaled, and when does it fail?** ([ccnn#7](https://github.com/david-knigge/ccnn/issues/7), [neuraloperator#139](https://github.com/neuraloperator/neuraloperator/issues/139))
+# ### Trained at one resolution, tested at another: what must be rescaled, and when does it fail?
+#
+# Asked at [ccnn#7](https://github.com/david-knigge/ccnn/issues/7), [neuraloperator#139](https://github.com/neuraloperator/neuraloperator/issues/139).
 # The sum stands for an integral, and every term of a Riemann sum carries the step $\Delta = 1/\text{sr}$:
 #
 # $$
@@ -2207,3 +2260,5 @@ agree("a shared window commutes", got, layer(x).detach(), tol=1e-5)
 # - T. Salimans, D. P. Kingma: *Weight normalization*, NeurIPS 2016, [arXiv:1602.07868](https://arxiv.org/abs/1602.07868).
 # - S. Bai, J. Z. Kolter, V. Koltun: *An empirical evaluation of generic convolutional and recurrent networks*, [arXiv:1803.01271](https://arxiv.org/abs/1803.01271): the TCN and the two tests of memory.
 # - T. G. Stockham: *High-speed convolution and correlation*, 1966, [doi:10.1145/1464182.1464209](https://doi.org/10.1145/1464182.1464209): overlap-add.
+#
+# **In the package.** Each function of this chapter, with its docstring and a way back to its section: [the reference](../book/api.md#chapter-3-kernels-that-a-network-computes).
