@@ -2,7 +2,7 @@
 
 import torch
 
-from benchmarks.peers import library
+from benchmarks.peers import cython_loops, library
 from benchmarks.timing import Case
 from ckutils.convolution import correlate2d
 
@@ -72,45 +72,6 @@ def _on_cpu(image, kernel) -> dict:
 
         run = jax.jit(lambda a, b: jax_correlate2d(a, b, mode="valid"))
         ways["jax correlate2d"] = lambda: torch.from_dlpack(run(x, w))
-    if _cython_loop() is not None:
-        ways["cython loop"] = lambda: _cython_loop()(x, w)
+    if loops := cython_loops():
+        ways["four loops in Cython"] = lambda: loops.correlate2d(x, w)
     return ways
-
-
-def _cython_loop():
-    """The definition as four loops, compiled by Cython; None without Cython."""
-    if library("Cython") is None:
-        return None
-    global _LOOP
-    if _LOOP is None:
-        from Cython import inline
-
-        _LOOP = inline(_LOOPS, quiet=True)["loop"]
-    return _LOOP
-
-
-_LOOP = None
-_LOOPS = """
-import numpy as np
-cimport cython
-ctypedef fused number:
-    float
-    double
-
-@cython.boundscheck(False)
-@cython.wraparound(False)
-def loop(number[:, ::1] x, number[:, ::1] w):
-    cdef Py_ssize_t h = x.shape[0] - w.shape[0] + 1, k = x.shape[1] - w.shape[1] + 1
-    cdef Py_ssize_t r, c, i, j
-    cdef number total
-    out = np.empty((h, k), np.float32 if number is float else np.float64)
-    cdef number[:, ::1] y = out
-    for r in range(h):
-        for c in range(k):
-            total = 0
-            for i in range(w.shape[0]):
-                for j in range(w.shape[1]):
-                    total += w[i, j] * x[r + i, c + j]
-            y[r, c] = total
-    return out
-"""

@@ -75,7 +75,21 @@ def measure(case: Case, device: str, *, rounds: int = 9, least: float = 0.02) ->
         "gb_per_s": case.bytes / median / 1e9,
         "flop_per_byte": case.flops / case.bytes,
         "peers": {name: compared(ours, theirs) for name, theirs in times.items()},
+        "peak_bytes": peaks(ways) if device == "cuda" else {},
     }
+
+
+def peaks(ways: Mapping[str, Callable]) -> dict[str, int]:
+    """What a call of each way asks of a GPU's memory beyond what is there already."""
+    most = {}
+    for name, way in ways.items():
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        way()
+        torch.cuda.synchronize()
+        most[name] = torch.cuda.max_memory_allocated() - before
+    return most
 
 
 def compared(ours: list[float], theirs: list[float]) -> dict:

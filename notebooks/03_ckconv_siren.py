@@ -1084,7 +1084,7 @@ except ValueError as refusal:
 # ([pytorch#21462](https://github.com/pytorch/pytorch/issues/21462), [fft-conv-pytorch#25](https://github.com/fkodom/fft-conv-pytorch/issues/25), [kornia#1731](https://github.com/kornia/kornia/issues/1731), [scipy#12232](https://github.com/scipy/scipy/issues/12232))
 #
 # Count. A direct sum needs $B\, C_{out} C_{in} L K$ products. By FFT there are $C_{out} C_{in} + B (C_{in} + C_{out})$ transforms of about $n \log_2 n$, and $B\, C_{out} C_{in}\, n/2$ complex products.
-# Many channels share transforms: in a dense layer $B\,(C_{in} + C_{out})$ of them serve $B\, C_{in} C_{out}$ convolutions. A *depthwise* layer has $2B + 1$ transforms a channel for $B$ convolutions, so nothing is shared, and a kernel of 3 has next to nothing to save. `method="auto"` compares these counts, with prices fitted once (`benchmarks/fftconv.py` measures them again on your machine).
+# Many channels share transforms: in a dense layer $B\,(C_{in} + C_{out})$ of them serve $B\, C_{in} C_{out}$ convolutions. A *depthwise* layer has $2B + 1$ transforms a channel for $B$ convolutions, so nothing is shared, and a kernel of 3 has next to nothing to save. `method="auto"` compares these counts, with prices fitted once (`benchmarks/auto.py` measures them again on your machine).
 
 # %%
 from ckutils.fftplan import plan

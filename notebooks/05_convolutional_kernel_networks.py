@@ -2345,7 +2345,7 @@ def inverse_sqrt_gradient(a, gradient):
 check_inverse_sqrt_gradient(inverse_sqrt_gradient)
 
 # %% [markdown]
-# **Exercise 5.6** (an evening). A whole network from images to maps, in NumPy: for each layer pad, cut patches (exercise 5.3), compare and whiten (5.4), put the rows back into maps, pool with the Gaussian (5.15) and keep every $s$-th place, from the first on. Zeros stand outside, before the patches are cut and around the map that is pooled.
+# **Exercise 5.6** (an evening). A whole network from images to maps, in NumPy: for each layer pad, cut patches (exercise 5.3), compare and whiten (5.4), put the rows back into maps, pool with the Gaussian (5.15) and keep every $s$-th place, from the first on; $s = 1$ means no pooling. Zeros stand outside, before the patches are cut and around the map that is pooled.
 #
 # ```python
 # def encode(images, layers):  # (n, c, h, w), float64
@@ -2378,7 +2378,8 @@ def encode(images, layers):
         n, _, height, width = padded.shape
         rows = nystrom_rows(image_order(padded, k), anchors, beta, eps)
         maps = rows.reshape(n, height - k + 1, width - k + 1, len(anchors))
-        images = pool_gaussian(np.moveaxis(maps, 3, 1), s)
+        maps = np.moveaxis(maps, 3, 1)
+        images = pool_gaussian(maps, s) if s > 1 else maps
     return images
 
 
