@@ -46,8 +46,9 @@ if importlib.util.find_spec("ckutils") is None:
         )
     source = f"ckutils @ git+https://github.com/{REPOSITORY}@{TAG}"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", source]
-    if subprocess.run(pip).returncode:
-        raise SystemExit(f"no network? Install it by hand, then rerun: {source}")
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{done.stderr}No network? Install by hand: {source}")
 from ckutils.checks import describe_runtime
 
 print(describe_runtime())
@@ -398,6 +399,20 @@ for n, k, s, p, d in grid:
         assert conv_output_size(n, k, stride=s, padding=p, dilation=d) == m
         checked += 1
 print(f"(1.10) = torch's size in all {checked} settings that fit: True")
+
+# %% [markdown]
+# **Turn the knobs yourself.** The explorer below runs in the page, without a kernel; the cell prints what `conv` computes for the knobs as they stand, and the page shows the same numbers under "The whole output in numbers". The transposed operation is the subject of section 1.10.
+# Which other input size leaves the output at 3, and what happens to its last row?
+
+# %%
+from ckutils.widgets import explorer
+
+display(explorer("convolution"))
+row, column = torch.meshgrid(torch.arange(5), torch.arange(5), indexing="ij")
+shown = ((7 * row + 3 * column) % 9 + 1).double()[None]
+taps = ((row + 3 * column) % 4 - 1)[:3, :3].double()[None, None]
+for number, values in enumerate(conv(shown, taps, stride=2, padding=1)[0].int()):
+    print(f"row {number}:", *values.tolist())
 
 # %% [markdown]
 # **What the sources say about sizes.** Five statements of the notes that this chapter grew from, in numbers. Two are right as they stand, three need a word:

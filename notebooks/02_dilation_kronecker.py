@@ -55,8 +55,9 @@ if importlib.util.find_spec("ckutils") is None:
         )
     source = f"ckutils @ git+https://github.com/{REPOSITORY}@{TAG}"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", source]
-    if subprocess.run(pip).returncode:
-        raise SystemExit(f"no network? Install it by hand, then rerun: {source}")
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{done.stderr}No network? Install by hand: {source}")
 from ckutils.checks import describe_runtime
 
 print(describe_runtime())
@@ -685,6 +686,22 @@ for steps in ([2, 4, 8], [1, 2, 5]):
 # Rates with a common factor never meet the inputs in between: each output lives on its own sub-grid, and neighbouring outputs share no input at all. That is the grid. Powers of the kernel size give every input exactly one path, the Kronecker case; powers of two give it
 # one to three, unevenly. Rates such as 1, 2, 5 are safe too, by the rule and without trial.
 #
+# **Try other rates.** The explorer below needs no kernel. Which three dilations give each of 27 inputs exactly one path, and what is the smallest change of one of them that leaves a hole? The cell prints, from `compose_kernels`, the numbers that the page starts with.
+
+# %%
+from IPython.display import display
+
+from ckutils.widgets import explorer
+
+display(explorer("cascade"))
+taps, steps = [[1.0, 2, 1], [1.0, 3, 2], [2.0, 1, 1]], [1, 2, 4]
+composite = compose_kernels([torch.tensor(row) for row in taps], steps)
+count = compose_kernels([ones(3)] * 3, steps)
+print("offset  paths  composite")
+for m in range(0, 15, 2):
+    print(f"{m:6} {int(count[m]):6} {int(composite[m]):10}")
+
+# %% [markdown]
 # ### For one receptive field: more dilations, more stacks, or stride?
 #
 # Asked in [keras-tcn#71](https://github.com/philipperemy/keras-tcn/issues/71), [keras-tcn#9](https://github.com/philipperemy/keras-tcn/issues/9),

@@ -43,8 +43,9 @@ if importlib.util.find_spec("ckutils") is None:
         )
     source = f"ckutils @ git+https://github.com/{REPOSITORY}@{TAG}"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", source]
-    if subprocess.run(pip).returncode:
-        raise SystemExit(f"no network? Install it by hand, then rerun: {source}")
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{done.stderr}No network? Install by hand: {source}")
 from ckutils.checks import describe_runtime
 
 print(describe_runtime())
@@ -794,6 +795,23 @@ for omega_0, (seen, unseen) in share.items():
     print(
         f"omega_0 {omega_0:3.0f}: fits {seen < 0.1!s:5}  fits in between {unseen < 0.1}"
     )
+
+# %% [markdown]
+# **Turn omega_0 yourself.** The explorer below needs no kernel: the page draws the weights with torch's own generator. At which $\omega_0$ does the kernel become too fast for its 128 lags, and does depth or the seed change that? The cell prints the kernel that the page starts with.
+
+# %%
+from IPython.display import display
+
+from ckutils.widgets import explorer
+
+display(explorer("siren"))
+with torch.random.fork_rng():  # the cells below draw as if this one were not here
+    torch.manual_seed(0)
+    shown = Siren(1, 1, omega_0=30.0, weight_norm=False).double()
+values = shown(torch.linspace(1, -1, 128, dtype=torch.float64)[:, None])[:, 0]
+print("lag     kernel")
+for lag in range(0, 128, 16):
+    print(f"{lag:3} {float(values[lag].detach()):10.5f}")
 
 # %% [markdown]
 # ## 3.7 Positions in [-1, 1], and how far a kernel reaches

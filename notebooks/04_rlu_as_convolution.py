@@ -42,8 +42,9 @@ if importlib.util.find_spec("ckutils") is None:
         )
     source = f"ckutils @ git+https://github.com/{REPOSITORY}@{TAG}"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", source]
-    if subprocess.run(pip).returncode:
-        raise SystemExit(f"no network? Install it by hand, then rerun: {source}")
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{done.stderr}No network? Install by hand: {source}")
 from ckutils.checks import describe_runtime
 
 print(describe_runtime())
@@ -690,6 +691,24 @@ print(
     "; below 1e-40 at 10,000:",
     0.99**10_000 < 1e-40,
 )
+
+# %% [markdown]
+# **Move the eigenvalues yourself.** The explorer below needs no kernel. How near to the circle must an eigenvalue lie for half of the gradient to survive 60 steps, and how large does the gradient grow on its way to zero at 0.9 and 0.8 with a coupling of 4? The cell prints, from `lru_kernel` and the powers of $W$, what the page starts with.
+
+# %%
+from IPython.display import display
+
+from ckutils.widgets import explorer
+
+display(explorer("recurrence"))
+pairs = torch.tensor([[0.9, 0.35], [-0.5, 0.75]], dtype=F64)
+W = torch.block_diag(*[torch.stack([a, -b, b, a]).view(2, 2) for a, b in pairs])
+U = torch.tensor([[1.0], [0], [1], [0]], dtype=F64)
+values = (U.T @ lru_kernel(W, U, 64)[:, 0])[0]
+print("step    kernel  gradient")
+for step in (0, 1, 2, 5, 10, 20, 40, 63):
+    norm = torch.linalg.matrix_norm(torch.linalg.matrix_power(W, step), 2)
+    print(f"{step:4} {float(values[step]):9.4f} {float(norm):9.4f}")
 
 # %% [markdown]
 # The corrected sentence:

@@ -13,11 +13,6 @@ import pytest
 from tools import book as builder
 
 ROOT = Path(__file__).resolve().parent.parent
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--no-first-run",
-    "--disable-background-networking",
-]  # fmt: skip
 
 
 def build(folder: Path) -> subprocess.CompletedProcess:
@@ -163,18 +158,6 @@ def test_the_link_check_sees_a_dead_link_and_a_dead_anchor(tmp_path):
 
 
 # In a real browser -----------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is on the PATH")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 class Visit:
