@@ -217,7 +217,7 @@ template <typename T> __device__ __noinline__ T turned(T v)
     "shared arrays in one line, aligned, of a struct, of two axes": Right(
         """
     struct Pair { float a, b; };
-    __shared__ float first[64], second[2] [32], /* a comment, with a comma; */ third;
+    __shared__ float first[64], second[2] [32], /* a comment; with commas, */ third;
     __shared__ __align__(16) Pair pairs[64];
     const int t = threadIdx.x;
     first[t] = x[t];
@@ -295,9 +295,10 @@ template <typename T> __device__ __noinline__ T turned(T v)
     const int t = threadIdx.x;
     float s, c;
     sincospif(2.0f * t, &s, &c);
-    int right = s == 0 && c == 1 && cospif(1) == -1 && sinpi(3.0) == 0 && cospi(.5) == 0;
+    int right = s == 0 && c == 1 && cospif(1) == -1;
+    right += sinpi(3.0) == 0 && cospi(0.5) == 0;
     right += rsqrtf(4) == 0.5f && __fdividef(1, 4) == 0.25f && __expf(0) == 1;
-    right += __popc(7u) == 3 && __clz(1) == 31 && __ffs(8) == 4 && __brev(1u) == 1u << 31;
+    right += __popc(7u) == 3 && __clz(1) == 31 && __ffs(8) == 4 && __brev(8) == 1 << 28;
     right += min(3, 5u) == 3 && max(2.0f, 3.0) == 3 && __mulhi(1 << 30, 8) == 2;
     right += __int_as_float(__float_as_int(1.5f)) == 1.5f && fmaf(2, 3, 4) == 10;
     right += __saturatef(3) == 1 && max(1.0f, nanf("")) == 1 && isnan(nan(""));
@@ -305,7 +306,7 @@ template <typename T> __device__ __noinline__ T turned(T v)
     right += make_double2(1, 2).y == 2 && dim3(4).y == 1 && warpSize == 32;
     y[t] = right;
 """,
-        lambda x: np.full_like(x, 8),
+        lambda x: np.full_like(x, 9),
     ),
 }
 

@@ -1,4 +1,4 @@
-"""The emulator: bugs it must see, right kernels it must not accuse, errors, the cache."""
+"""The emulator: bugs it must see, right kernels it must not accuse, the cache."""
 
 import functools
 import multiprocessing
@@ -111,7 +111,7 @@ def test_a_report_tells_kind_and_line():
         "heap-buffer-overflow",
         2,
     )
-    assert str(report) == "line 2: heap-buffer-overflow"
+    assert str(report) == "heap-buffer-overflow, line 2"
     race = sanitize(source.replace("+ 1", "/ 2"), "k", 1, 4, [x], sanitizer="thread")
     assert (race.kind, race.line) == ("data race", 2)
     assert "Write of size 4" in race.text
@@ -288,7 +288,7 @@ def test_an_unknown_sanitizer_is_refused():
 
 def test_without_a_compiler_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(RuntimeError, match="no-such-compiler, .* install g\\+\\+"):
+    with pytest.raises(RuntimeError, match=r"no-such-compiler, .* install g\+\+"):
         EmulatedModule(TWICE, constants={"REAL": "float"})
 
 
