@@ -6,9 +6,12 @@ its fonts and the TeX extensions that it loads on demand, together 2 MB.
 It also leaves out a script that would ask the network, and shows docstrings as written.
 """
 
+import re
 from importlib.metadata import files
 from pathlib import Path
 
+import sections  # beside this file, which Sphinx loads by its folder
+from docutils.nodes import make_id
 from sphinx.errors import ExtensionError
 from sphinx.util.fileutil import copy_asset
 
@@ -43,10 +46,28 @@ def drop_thebe(app, page, template, context, doctree) -> None:
     ]
 
 
+def derived_in(docstring: str) -> str | None:
+    """A link to the section with the first equation that a docstring names."""
+    pages = sections.chapters()
+    for number in re.findall(r"(?<!\w)\((\d\.\d+)\)", docstring):
+        if page := pages.get(number[0]):
+            heading = sections.with_equation(page, number)
+            target = f"../{page}.html#{make_id(heading)}"
+            section = sections.number(page, heading)
+            return f"Derived in `section {section} <{target}>`__."
+    if (chapter := re.search(r"Chapter (\d)", docstring)) and chapter[1] in pages:
+        target = f"../{pages[chapter[1]]}.html"
+        return f"Used in `chapter {chapter[1]} <{target}>`__."
+    return None
+
+
 def as_written(app, what, name, obj, options, lines: list[str]) -> None:
-    """Show a docstring as it stands: its columns and stars are not reStructuredText."""
+    """Show a docstring as it stands (its columns and stars are not reStructuredText),
+    and link the section where the book derives the thing."""
     if lines:
+        link = derived_in("\n".join(lines))
         lines[:] = [".. code-block:: none", "", *(f"   {line}" for line in lines), ""]
+        lines += [link, ""] if link else []
 
 
 def setup(app):
