@@ -2019,7 +2019,8 @@ except AssertionError as told:
 # **Exercise 3.1** (5 minutes). A layer trained at 100 Hz with `horizon=51` reaches how many milliseconds back? How many lags has its kernel at 250 Hz, and what is its sum multiplied by? Write both for any rates; no lag may reach further back than before.
 #
 # ```python
-# def new_rate(horizon, rate, other_rate):  # an int, two rates in samples a second
+# def new_rate(horizon, rate, other_rate):
+#     # an int, two rates in samples a second
 #     return lags, factor  # an int, a float
 # ```
 
@@ -2070,7 +2071,8 @@ check_causal_fft(causal_fft)
 # **Exercise 3.4** (20 minutes). Weight normalisation (3.17) learns length and direction of each row. Carry a gradient in $w$ back to $v$ and $g$, without autograd. Which part of it does $v$ never see?
 #
 # ```python
-# def weight_norm_gradient(v, g, gradient):  # (rows, n), (rows, 1), (rows, n), float64
+# def weight_norm_gradient(v, g, gradient):
+#     # (rows, n), (rows, 1), (rows, n), float64
 #     return to_v, to_g  # (rows, n), (rows, 1)
 # ```
 
@@ -2091,7 +2093,8 @@ check_weight_norm_gradient(weight_norm_gradient)
 #
 # ```python
 # def irregular(times, values, queries, weights, kernel):
-#     # times (n,), values (c_in, n), queries (q,), weights (n,), float64
+#     # times (n,), values (c_in, n), queries (q,), weights (n,),
+#     # all float64;
 #     # kernel(lags) -> (*lags.shape, c_out, c_in)
 #     return y  # (c_out, q)
 # ```

@@ -37,7 +37,7 @@ def test_a_fast_wrong_answer_is_no_peer():
 
 def test_a_ratio_is_theirs_over_ours():
     def wait(n):
-        return lambda: torch.ones(n).cumsum(0).sum() * 0
+        return lambda: torch.ones(n).cumsum(0)[:1]
 
     row = timing.measure(one_case(wait(1000), wait(2000)), "cpu", rounds=5)
     peer = row["peers"]["another"]

@@ -110,7 +110,8 @@ def test_every_pair_of_colours_has_enough_contrast(scheme, open_page):
 def test_the_tab_key_reaches_every_control_and_shows_it(name, open_page):
     one = open_page(explorer_html(name), **screen(700))
     wanted = one.ask(
-        "[...document.querySelectorAll('button, input, select, summary, [tabindex]')]"
+        "[...document.querySelectorAll("
+        "'button, input, select, summary, [role=slider], .scroll')]"
         ".filter(e => !e.disabled && e.checkVisibility()).length"
     )
     script = """() => {
@@ -173,7 +174,7 @@ def test_an_eigenvalue_moves_by_keys_and_by_the_pointer(open_page):
     assert one.ask("explorer.state.modes[0]") == pytest.approx([0.5, 0.3], abs=0.02)
     first.hover()
     one.page.mouse.down()
-    one.page.mouse.move(centre[0] + 0.605 * unit, centre[1] - 0.795 * unit)
+    one.page.mouse.move(centre[0] + 0.71 * unit, centre[1] - 0.71 * unit)
     one.page.mouse.up()
     assert one.ask("Math.hypot(...explorer.state.modes[0])") == pytest.approx(
         1, abs=1e-12
