@@ -29,8 +29,9 @@ ABOUT = (
     "runs short). 640 clips train, 160 choose (at 2 kHz) omega_0 and the rate of "
     "learning (at 2 kHz, 100 steps), 200 test; the split is random, so speakers are "
     "known. The answer is the mean over time of one output a step. Coarser rates "
-    "are low-passed before they are decimated. A test accuracy has a standard error "
-    "of 3 points."
+    "are low-passed before they are decimated. A norm follows every convolution and "
+    "takes out most of the factor 1/r. A test accuracy has a standard error of 3 "
+    "points."
 )
 RIVALS = {
     "CKCNN": lambda length, omega_0: ckcnn(1, 10, 12, "all", omega_0,
@@ -95,17 +96,17 @@ def smooth(x: Tensor, factor: int) -> Tensor:
 def heard(rate: int, quick: bool) -> tuple[Tensor, Tensor]:
     """The clips at this rate, (1000, 1, t), each of spread 1, and their labels."""
     clips, rows = spoken_digits(), []
-    for wave in clips.waveforms[: 300 if quick else None]:
+    for wave in clips.waveforms[:: 10 if quick else 1]:
         loud = wave.abs() > 0.1 * wave.abs().max()
         start = max(0, int(loud.nonzero()[0]) - 80)
-        count = 512 if quick else round(SECONDS * 8000)
+        count = 256 if quick else round(SECONDS * 8000)
         part = wave[start : start + count]
         rows.append(F.pad(part, (0, count - len(part))))
     x = torch.stack(rows)[:, None]
     x = x / x.std(-1, keepdim=True)
     factor = 8000 // rate
     x = smooth(x, factor)[..., ::factor] if factor > 1 else x
-    return x, clips.labels[: len(x)]
+    return x, clips.labels[:: 10 if quick else 1]
 
 
 def parts(x: Tensor, labels: Tensor) -> dict:
@@ -134,7 +135,7 @@ def choose(case, data, rival: str, rate: int) -> dict:
     """Short runs; the best on the clips that are kept for choosing."""
     omegas = (5.0, 15.0, 45.0) if rival == "CKCNN" else (0.0,)
     seen = {}
-    for learning_rate in (3e-3, 1e-2):
+    for learning_rate in (3e-3, 1e-2)[: 1 if case.quick else 2]:
         for omega_0 in omegas:
             case.checkpoint.unlink(missing_ok=True)
             model = train_at(
@@ -142,7 +143,7 @@ def choose(case, data, rival: str, rate: int) -> dict:
                 data,
                 rival,
                 rate,
-                4 if case.quick else 100,
+                2 if case.quick else 100,
                 learning_rate,
                 omega_0,
             )
@@ -199,7 +200,7 @@ def main(argv=None) -> dict:
                         f"train at {rate} Hz: {rival}",
                         lambda case, m=rival, f=rate: evaluate(case, data, m, f),
                         seed=seed, rate=pick["rate"], omega_0=pick["omega_0"],
-                        steps=10 if run.quick else 400,
+                        steps=2 if run.quick else 400,
                     )  # fmt: skip
     return run.finish()
 

@@ -9,10 +9,10 @@ from ckutils.datasets.shipped import ImageSplit
 
 
 def image_set(args, name: str) -> ImageSplit:
-    """The set `name`, from --data DIR/name or fetched; 600 + 200 images if --quick."""
+    """The set `name`, from --data DIR/name or fetched; 240 + 60 images if --quick."""
     if args.quick:
         small = fashion_mnist_small()
-        cut = [part[:600] for part in small[:2]] + [part[:200] for part in small[2:]]
+        cut = [part[:240] for part in small[:2]] + [part[:60] for part in small[2:]]
         if name == "cifar-10":
             cut[::2] = [quick_colours(part) for part in cut[::2]]
         return ImageSplit(*cut)

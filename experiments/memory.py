@@ -65,7 +65,9 @@ PUBLISHED = [
 def data(case, task: str, length: int, count: int, stream: int):
     """`count` sequences that no other stream of any seed draws."""
     maker = TASKS[task][0]
-    x, y = maker(count, length, seed=(case.seed * 10 + stream) * 1_000_000)
+    x, y = maker(
+        20 if case.quick else count, length, seed=(case.seed * 10 + stream) * 1_000_000
+    )
     return x.to(case.device), y.to(case.device)
 
 
@@ -134,7 +136,7 @@ def chosen(run, task, rival, length, before) -> dict:
     else:
         omegas = OMEGAS if rival == "CKCNN" else (0.0,)
         grid = [(rate, omega_0) for rate in RATES for omega_0 in omegas]
-    steps = 50 if run.quick else 200 if before else 400
+    steps = 5 if run.quick else 200 if before else 400
     pick = run.case(
         f"{task}, T = {length}: choice for {rival}",
         lambda case: choose(case, task, rival, length, grid, steps),
@@ -175,7 +177,7 @@ def solve_one(run, task, rival, length, seed, pick) -> None:
         budget = BUDGET.get(length, 10 * length)
     else:
         budget = run.args.cpu_budget
-    pick = pick | {"steps": 100 if run.quick else 20_000, "cpu budget": budget}
+    pick = pick | {"steps": 10 if run.quick else 20_000, "cpu budget": budget}
     run.case(
         f"{task}, T = {length}: {rival}",
         lambda case: solve(case, task, rival, length), seed=seed, **pick,

@@ -2756,7 +2756,9 @@ check_wrap_kernel(wrap_kernel)
 # Signals, those between the layers too, have at least one entry. Go back with (1.15).
 #
 # ```python
-# def predecessors(outputs, layers):  # layers: [(kernel_size, stride, padding), ...], first layer first
+# def predecessors(outputs, layers):
+#     # layers: [(kernel_size, stride, padding), ...],
+#     # first layer first
 #     return sizes  # a list of ints, rising, maybe empty
 # ```
 
@@ -2777,7 +2779,8 @@ check_predecessors(predecessors)
 # $s^2$ polyphase sums (1.24), taken on both axes, are all 1? Begin with 3 by 3 ones at stride 2; a well-known kernel comes out.
 #
 # ```python
-# def even_kernel(w, stride):  # w (h, w), float64, both sizes at least the stride
+# def even_kernel(w, stride):
+#     # w (h, w), float64, both sizes at least the stride
 #     return even  # (h, w)
 # ```
 
@@ -2797,7 +2800,8 @@ check_even_kernel(even_kernel)
 # **Exercise 1.5** (an hour). Write the transposed convolution as the scatter (1.18), on one axis and one channel, at dilation 1, with `padding` and `output_padding`. The length of the result is (1.16).
 #
 # ```python
-# def scatter(y, w, stride, padding, output_padding):  # y (n,), w (k,), float64
+# def scatter(y, w, stride, padding, output_padding):
+#     # y (n,), w (k,), float64
 #     return x
 # ```
 
@@ -2820,7 +2824,8 @@ check_scatter(scatter)
 #
 # ```python
 # def conv2d_backward(x, w, g, stride, padding, dilation, groups):
-#     # x (b, c_in, h, w), w (c_out, c_in / groups, k1, k2), g (b, c_out, h', w'), float64
+#     # x (b, c_in, h, w), w (c_out, c_in / groups, k1, k2),
+#     # g (b, c_out, h', w'), all float64;
 #     # stride, padding, dilation: pairs of ints
 #     return grad_x, grad_w, grad_bias
 # ```

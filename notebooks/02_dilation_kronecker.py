@@ -1978,7 +1978,8 @@ except AssertionError as told:
 # **Exercise 2.1** (5 minutes). How wide is the composite kernel of a cascade on one axis, and is it free of holes? Section 2.5 has the rule; the dilations come in any order, and a layer may have a single tap.
 #
 # ```python
-# def span(kernel_sizes, dilations):  # lists of ints, one entry a layer
+# def span(kernel_sizes, dilations):
+#     # lists of ints, one entry a layer
 #     return width, full  # an int, a bool
 # ```
 
@@ -2014,7 +2015,8 @@ check_cascade_dilations(cascade_dilations)
 # **Exercise 2.3** (20 minutes). Write the composition (2.7) on one axis, from nothing but sums and products: the one kernel that equals a cascade of correlations without padding.
 #
 # ```python
-# def composite(kernels, dilations):  # float64 tensors (k,), first layer first; ints
+# def composite(kernels, dilations):
+#     # float64 tensors (k,), first layer first; ints
 #     return whole  # (1 + sum of d (k - 1),)
 # ```
 
@@ -2036,7 +2038,8 @@ check_composite(composite)
 # **Exercise 2.4** (20 minutes). A loss sees the product $A \otimes B$ of two matrices and sends the gradient $G$ to it. What reaches $A$, and what $B$? For $B = E_d$ it is (2.6). Without autograd.
 #
 # ```python
-# def kron_gradient(gradient, left, right):  # (a c, b d), (a, b), (c, d), float64
+# def kron_gradient(gradient, left, right):
+#     # (a c, b d), (a, b), (c, d), float64
 #     return to_left, to_right  # (a, b), (c, d)
 # ```
 
@@ -2056,7 +2059,8 @@ check_kron_gradient(kron_gradient)
 # **Exercise 2.5** (an hour). Merge a linear network with channels *and biases* into one layer: (2.7) with matrices for numbers, on one axis, without padding. The merged layer has dilation 1.
 #
 # ```python
-# def merge_layers(weights, biases, dilations):  # (c_out, c_in, k) and (c_out,) a layer, float64
+# def merge_layers(weights, biases, dilations):
+#     # (c_out, c_in, k) and (c_out,) a layer, float64
 #     return weight, bias
 # ```
 
@@ -2084,7 +2088,8 @@ check_merge_layers(merge_layers)
 # fix all factors but one, solve for that one (a linear least-squares problem whose answer is a mean), go round. Two factors must reach the nearest product; more must find a product again that noise has covered.
 #
 # ```python
-# def nearest_factors(matrix, shapes):  # float64; shapes: [(rows, columns), ...], from left to right
+# def nearest_factors(matrix, shapes):
+#     # float64; shapes: [(rows, columns), ...], from left to right
 #     return factors  # one matrix a shape
 # ```
 

@@ -1448,7 +1448,8 @@ print("lambda = 0.999 halves in", math.ceil(math.log(0.5) / math.log(0.999)), "s
 # **Exercise 4.2** (10 minutes). The start (4.19): turn uniform numbers into eigenvalues on a ring, evenly by area.
 #
 # ```python
-# def ring(u, v, r_min, r_max, max_phase):  # u, v (n,), float64, in [0, 1]
+# def ring(u, v, r_min, r_max, max_phase):
+#     # u, v (n,), float64, in [0, 1]
 #     return eigenvalues  # (n,), complex128
 # ```
 
@@ -1500,7 +1501,8 @@ check_hold(hold)
 # **Exercise 4.5** (an hour). The reverse pass of $h_t = a_t h_{t-1} + b_t$, for coefficients that change and may be complex: gradients in all $a_t$ and $b_t$, in one loop from the end, (4.16). Which coefficient belongs to step $t$?
 #
 # ```python
-# def reverse_pass(a, h, g):  # coefficients, states, and what arrives at each state: (T,)
+# def reverse_pass(a, h, g):
+#     # coefficients, states, and what arrives at each state: (T,)
 #     return to_a, to_b  # (T,), as torch defines complex gradients
 # ```
 

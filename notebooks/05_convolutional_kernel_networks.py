@@ -62,8 +62,6 @@ from torch import nn
 from ckutils import ckn, ckn_scratch, cuda, nystrom, training
 from ckutils.checks import agree, digest, source
 from ckutils.convolution import correlate2d, im2col
-from ckutils.cuda.correlate2d import plan
-from ckutils.cuda.standin import cupy_on_cpu
 from ckutils.datasets import fashion_mnist_small, photo
 from ckutils.plotting import COLOURS, images, use_style
 
@@ -1508,6 +1506,9 @@ for name in ("scipy.signal", "jax.scipy.signal"):
 # People who ask this ([four trackers, one person](https://github.com/mxnet/mxnet/issues/9375), [more](https://github.com/pytorch/pytorch/issues/4603)) are mostly told no. For plain CUDA C the answer is yes, except for speed. The book's own kernels are run that way at every change: threads in order, in reverse and shuffled; shared memory that starts as NaN; every access checked; every race. Here is one of them, the one behind `correlate2d` on a GPU, beginning with the kernel that is its definition.
 
 # %%
+from ckutils.cuda.correlate2d import plan
+from ckutils.cuda.standin import cupy_on_cpu
+
 text = cuda.read_source("correlate2d")
 start = text.index('extern "C"')
 print(text[start : text.index("\n}", start) + 2])
@@ -1560,6 +1561,9 @@ extern "C" __global__ void scale(const float* x, float* y, float factor, int n)
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) y[i] = factor * x[i];
 }"""
+print(len(SCALE.splitlines()), "lines of CUDA C")
+
+# %%
 bits = np.float64(0.5).tobytes()
 print(
     "as eight bytes:",
@@ -1667,36 +1671,38 @@ with cupy_on_cpu() as record:
     launcher.launch("scale", 1, 4, [torch.ones(4), torch.zeros(4), 2.0, 4])
     print("launched on torch's current stream:", record.streams == [record.stream])
 
+
 # %% tags=["nbval-ignore-output"]
-if torch.cuda.is_available() and importlib.util.find_spec("cupy"):
+def on_a_side_stream(x, y):
     import cupy
 
-    stale = {}
-    for name, shared in (("a side stream", False), ("torch's stream", True)):
-        wrong, module = 0, cuda.CudaModule(SCALE)
-        raw = cupy.RawKernel(SCALE, "scale")
-        other = cupy.cuda.Stream(non_blocking=True)
-        for _ in range(20):
-            x, y = (
-                torch.zeros(1 << 24, device="cuda"),
-                torch.zeros(1 << 24, device="cuda"),
-            )
-            torch.cuda.synchronize()
-            args = [x, y, 2.0, x.numel()]
-            x += torch.ones_like(x)
-            if shared:
-                module.launch("scale", x.numel() // 256, 256, args)
-            else:
-                packed = [
-                    x.data_ptr(),
-                    y.data_ptr(),
-                    np.float32(2),
-                    np.int32(x.numel()),
-                ]
-                raw((x.numel() // 256,), (256,), tuple(packed), stream=other)
-            wrong += bool((y != 2).any())
-        stale[name] = wrong
-    print("stale results of 20:", stale)
+    kernel = cupy.RawKernel(SCALE, "scale")
+    packed = (x.data_ptr(), y.data_ptr(), np.float32(2), np.int32(x.numel()))
+    side = cupy.cuda.Stream(non_blocking=True)
+    kernel((x.numel() // 256,), (256,), packed, stream=side)
+
+
+def on_torchs_stream(x, y):
+    module = cuda.CudaModule(SCALE)
+    module.launch("scale", x.numel() // 256, 256, [x, y, 2.0, x.numel()])
+
+
+# %% tags=["nbval-ignore-output"]
+def stale_of_20(launch_scale):
+    """torch adds 1 to x, the kernel doubles x into y, torch reads y: 2, or stale."""
+    stale = 0
+    for _ in range(20):
+        x, y = torch.zeros(2, 1 << 24, device="cuda")
+        torch.cuda.synchronize()
+        x += 1
+        launch_scale(x, y)
+        stale += bool((y != 2).any())
+    return stale
+
+
+if torch.cuda.is_available() and importlib.util.find_spec("cupy"):
+    for way in (on_a_side_stream, on_torchs_stream):
+        print(f"{way.__name__}: {stale_of_20(way)} of 20 results are stale")
 else:
     print("no GPU here: the race itself is not measured")
 
@@ -2268,7 +2274,8 @@ check_patch_kernel(patch_kernel)
 # **Exercise 5.2** (20 minutes). A power series with finitely many terms has a finite feature map. Write one for $\sum_j b_j \langle x, y \rangle^j$, $b_j \ge 0$: coordinates whose inner products are the kernel, as $\varphi$ in section 5.1 is for $\langle x, y \rangle^2$. (You need not merge equal coordinates.)
 #
 # ```python
-# def power_features(x, weights):  # x (n, d), float64; [b_0, b_1, ...]
+# def power_features(x, weights):
+#     # x (n, d), float64; [b_0, b_1, ...]
 #     return features  # (n, any)
 # ```
 
@@ -2307,7 +2314,8 @@ check_image_order(image_order)
 # **Exercise 5.4** (an hour). The Nystrom features (5.12) of patches of any norm, with the exponential kernel and the ridge of (5.13), in NumPy. Black patches have the features 0.
 #
 # ```python
-# def nystrom_rows(x, anchors, beta, eps):  # x (n, d), anchors (p, d) with unit rows, float64
+# def nystrom_rows(x, anchors, beta, eps):
+#     # x (n, d), anchors (p, d) with unit rows, float64
 #     return features  # (n, p)
 # ```
 
@@ -2328,7 +2336,8 @@ check_nystrom(nystrom_rows)
 # **Exercise 5.5** (an hour). A gradient $G$ arrives at $A^{-1/2}$. Carry it back to $A$ by (5.21), so that it is right also where eigenvalues coincide. (Begin with the trace, $G = I$: its gradient is $-\tfrac12 A^{-3/2}$.)
 #
 # ```python
-# def inverse_sqrt_gradient(a, gradient):  # both symmetric (n, n), float64, a positive definite
+# def inverse_sqrt_gradient(a, gradient):
+#     # both symmetric (n, n), float64, a positive definite
 #     return to_a  # (n, n)
 # ```
 

@@ -1,4 +1,4 @@
-"""Two dozen kernels with a mistake each, for the emulator to find.
+"""Thirty kernels with a mistake each, for the emulator to find.
 
 With the macro BUG a kernel is wrong, without it right, and nothing else differs. All
 have the signature `bug_i(const float* x, float* y, int n)` and run on x = 0, 1, 2, ...
@@ -26,10 +26,12 @@ class Bug(NamedTuple):
     grid: int = 1
     block: int = 64
     shared_bytes: int = 0
+    before: str = ""  # what stands in front of the kernel
 
     def text(self, kernel: str) -> str:
         head = f'extern "C" __global__ void {kernel}(const float* x, float* y, int n)'
-        return f"{head}\n{{\n    const int t = threadIdx.x;\n{self.source}}}\n"
+        body = f"{{\n    const int t = threadIdx.x;\n{self.source}}}\n"
+        return f"{self.before}\n{head}\n{body}"
 
 
 def reverse(x):
@@ -136,6 +138,16 @@ BUGS = {
 """,
         "values address",
         lambda x: np.append(np.float32(0), x[:-1]),
+    ),
+    "a read behind an argument that leaves no trace": Bug(
+        """
+#ifdef BUG
+    y[t] = x[t + 1] < 0 ? 1 : x[t];
+#else
+    y[t] = x[t];
+#endif
+""",
+        "address",
     ),
     "a write one element behind an argument": Bug(
         """
@@ -274,6 +286,28 @@ BUGS = {
         lambda x: x + np.where(np.arange(64) % 16, 0, np.roll(x, -16)),
         grid=4,
         block=16,
+    ),
+    "the last block adds up what others wrote, without a fence": Bug(
+        """
+    __shared__ bool last;
+    y[blockIdx.x * 16 + t] = 1;
+#ifndef BUG
+    __threadfence();
+#endif
+    __syncthreads();
+    if (t == 0) last = atomicAdd(&arrived, 1) == (int)gridDim.x - 1;
+    __syncthreads();
+    if (!last || t > 0) return;
+    float sum = 0;
+    for (int k = 0; k < n; ++k) sum += y[k];
+    y[0] = sum;
+    atomicExch(&arrived, 0);
+""",
+        "thread",
+        lambda x: np.append(np.float32(64), np.ones(63, np.float32)),
+        grid=4,
+        block=16,
+        before="__device__ int arrived = 0;",
     ),
     "the last warp counts on running in step": Bug(
         """

@@ -3,7 +3,8 @@
 The site carries its own MathJax: this copies the parts of MathJax 3 that the book uses
 out of the wheel of `sphinx-mathjax-offline` (24 MB): the TeX to CommonHTML bundle,
 its fonts and the TeX extensions that it loads on demand, together 2 MB.
-It also leaves out a script that would ask the network, and shows docstrings as written.
+It also leaves out a script that would ask the network, names the sidebar for screen
+readers, and shows docstrings as written.
 """
 
 import re
@@ -34,6 +35,17 @@ def copy_mathjax(app, exception) -> None:
         target = Path(app.outdir) / "_static" / "mathjax"
         for part, place in PARTS.items():
             copy_asset(str(mathjax_folder() / part), str(target / place))
+
+
+def name_sidebar(app, exception) -> None:
+    """Make the sidebar, logo and search included, a landmark for screen readers."""
+    if exception is None and app.builder.format == "html":
+        plain = '<div id="pst-primary-sidebar" '
+        named = f'{plain}role="complementary" aria-label="Book" '
+        for page in Path(app.outdir).rglob("*.html"):
+            text = page.read_text(encoding="utf-8")
+            if plain in text and named not in text:
+                page.write_text(text.replace(plain, named), encoding="utf-8")
 
 
 def drop_thebe(app, page, template, context, doctree) -> None:
@@ -73,6 +85,7 @@ def as_written(app, what, name, obj, options, lines: list[str]) -> None:
 def setup(app):
     app.connect("autodoc-process-docstring", as_written)
     app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", name_sidebar)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.config.mathjax_path = "mathjax/tex-chtml.js"
     return {"parallel_read_safe": True, "parallel_write_safe": True}

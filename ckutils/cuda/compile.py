@@ -67,10 +67,10 @@ def compile_report(
             f"nvidia-cuda-nvrtc-cu12, nvcc with the CUDA toolkit"
         )
     ask = {"nvrtc": _ask_nvrtc, "nvcc": _ask_nvcc}[compiler]
-    options = ["-std=c++17", *(f"-D{name}={value}" for name, value in constants.items())]
+    define = [f"-D{name}={value}" for name, value in constants.items()]
     rows = []
     for architecture in architectures:
-        flags = [*options, f"-arch=sm_{architecture}"]
+        flags = ["-std=c++17", *define, f"-arch=sm_{architecture}"]
         rows += _usage(ask(source, flags), architecture, compiler)
     return tuple(rows)
 

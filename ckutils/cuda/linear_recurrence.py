@@ -75,9 +75,7 @@ def run_backward(a, h, initial, g, reverse=False, **how) -> tuple[Tensor, Tensor
 def _launch(kernel: str, inputs, outputs, reverse: bool, how) -> None:
     inputs = tuple(_ready(tensor) for tensor in inputs)
     (rows, T), dtype, (a_rows, a_T) = outputs[0].shape, inputs[0].dtype, inputs[0].shape
-    module = kernel_module(
-        "linear_recurrence", inputs[0].device.type, **NUMBERS[dtype]
-    )
+    module = kernel_module("linear_recurrence", inputs[0].device.type, **NUMBERS[dtype])
     args = (*inputs, *outputs, rows, T, a_rows, a_T, int(reverse))
     module.launch(kernel, *plan(rows, T, dtype, kernel), args, **how)
     took("linear_recurrence", f"kernel {kernel}")

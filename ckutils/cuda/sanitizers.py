@@ -34,7 +34,7 @@ class Report(NamedTuple):
     def __str__(self) -> str:
         if self.clean:
             return "clean"
-        return f"line {self.line}: {self.kind}" if self.line else self.kind
+        return f"{self.kind}, line {self.line}" if self.line else self.kind
 
 
 class Finding(KernelError):

@@ -34,6 +34,7 @@ struct Fibre {
     int partner, width;
     uint64_t value, result;
     unsigned syncs, parities;
+    bool fenced;  // has passed a __threadfence
     void* sanitizer;  // ASan's fake stack, TSan's fibre
 };
 
@@ -411,7 +412,10 @@ bool form_teams(size_t threads, size_t blocks)
             teams[i].fibres.push_back(__tsan_create_fiber(0));
 #endif
     }
-    return stacks.reserve(count * threads);
+    if (!launch->stacks) return stacks.reserve(count * threads);
+    stacks.base = launch->stacks;
+    stacks.count = launch->stack_count;
+    return stacks.count >= threads;
 }
 
 void run_round()
@@ -570,10 +574,30 @@ void ck_pause(int line)
     leave_fibre();
 }
 
+void ck_fence(int line)
+{
+    current->fenced = true;
+    ck_pause(line);
+}
+
+// An atomic operation sees what those before it saw, and hands on what its thread had
+// done when it passed a fence. (It hands on a little more: what was done since.)
+void ck_order_atomic(void* address)
+{
+    acquire_from((char*)address);
+    if (current->fenced) release_to((char*)address);
+}
+
 void ck_stop(const char* what, int line)
 {
     fail("line %d: %s (%s)", line, what, place_of(*current).c_str);
     abandon();
+}
+
+char* ck_make_stacks(size_t count)
+{
+    CkStacks made;
+    return made.reserve(count) ? made.base : nullptr;
 }
 
 const char* ck_launch(const CkLaunch* wanted, unsigned long long* switch_count)
