@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv book test nbval notebooks lab lint gpu-test bench publish clean
+.PHONY: help .venv book test nbval notebooks pages lab lint gpu-test bench publish clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z.-]*\):.*##/\1 -/p' Makefile
@@ -40,6 +40,9 @@ nbval: .venv  ## only strict nbval over every notebook
 notebooks: .venv  ## execute the chapters whose .py has changed into the .ipynb beside it
 	$(PY) tools/notebooks.py $(CHAPTERS)
 
+pages: .venv  ## write the pages that are made from tables: claims, questions, notation, counts
+	$(PY) -m tools.pages
+
 lab: .venv  ## open the chapters in JupyterLab, .py and .ipynb paired
 	$(PY) -m jupyterlab notebooks
 
@@ -47,7 +50,7 @@ gpu-test: .venv  ## the tests that need an NVIDIA GPU
 	$(PY) -m pytest -m gpu
 
 bench: .venv  ## ours against what one would use instead: ratios, in one run each
-	$(PY) benchmarks/ckconv.py && $(PY) benchmarks/fftconv.py && $(PY) benchmarks/recurrence.py
+	$(PY) -m benchmarks --save && $(PY) -m tools.performance
 
 publish: .venv  ## write the repository's address everywhere: make publish REPO=owner/name
 	$(PY) tools/publish.py $(REPO)

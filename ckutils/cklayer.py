@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from ckutils import factorised
 from ckutils.checks import check_choice, check_float, check_int, check_number
-from ckutils.fftconv import METHODS, causal_conv
+from ckutils.cuda import by_spectra, spectral
+from ckutils.fftconv import METHODS, causal_conv, causal_conv_route
 from ckutils.kernel_nets import Siren
 
 
@@ -104,6 +105,22 @@ class CKConv(nn.Module):
         else:
             y = self._from_cache(x, reach, resolution)
         return y if self.bias is None else y + self.bias[:, None]
+
+    def route(self, x: Tensor, *, resolution: float = 1.0) -> str:
+        """The way that forward() takes with this signal, in this mode.
+
+        "factorised", with " by spectral_product.cu" behind it where that kernel mixes
+        and multiplies, or what `causal_conv_route` says of the kernel that is formed.
+        """
+        self._check_input(x)
+        if self._is_factorised():
+            kernels = " by spectral_product.cu" if spectral.has_kernels(x) else ""
+            return f"factorised{kernels}"
+        length = x.shape[-1]
+        reach = length if self.horizon is None else self._reach(length, resolution)
+        kernel = x.new_empty(1).expand(self.out_channels, self.in_channels, reach)
+        method = "auto" if self.method == "factorised" else self.method
+        return causal_conv_route(x, kernel, method=method)
 
     def at(
         self, times: Tensor, values: Tensor, query_times: Tensor, *,
@@ -218,13 +235,19 @@ class CKConv(nn.Module):
         weights = self.kernel_net.parameters()
         versions = [(p.data_ptr(), p._version, p.dtype) for p in weights]
         key = (reach, x.shape[-1], resolution, self.horizon, versions)
-        if self._cache[0] != key:
+        on_gpu = spectral.has_kernels(x)
+        if self._cache[0] != key and on_gpu:
+            basis, mix = self._mixture(reach, resolution)
+            self._cache = key, (by_spectra.basis_spectra(basis, x.shape[-1]), mix)
+        elif self._cache[0] != key:
             basis, mix = self._mixture(reach, resolution)
             h_hat = factorised.basis_spectrum(basis, x.shape[-1])
             k_hat = None
             if h_hat[..., 0].numel() * mix[..., 0].nbytes <= self.cache_bytes:
                 k_hat = factorised.kernel_spectrum(h_hat, mix)
             self._cache = (key, (h_hat, mix, k_hat))
+        if on_gpu:
+            return by_spectra.convolve_mixed(x, *self._cache[1])
         h_hat, mix, k_hat = self._cache[1]
 
         def tile(f):

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ckutils.checks import check_choice, check_float, check_int, check_number, per_axis
+from ckutils.cuda import ckn_epilogue, spectral
 from ckutils.nystrom import (
     SOLVERS,
     arc_cosine_kernel,
@@ -218,6 +219,18 @@ KERNELS = {
 }
 
 
+def _row(kernel) -> tuple[str, Tensor | None] | None:
+    """The name that ckn_layer.cu has for a kappa, and its beta; None for another."""
+    if isinstance(kernel, Exponential):
+        return "exponential", kernel.log_beta.exp()
+    if kernel is arc_cosine_kernel:
+        return "arc_cosine", None
+    quadratic = {"degree": 2, "offset": 1.0}
+    if isinstance(kernel, partial) and kernel.func is polynomial_kernel:
+        return ("polynomial", None) if kernel.keywords == quadratic else None
+    return None
+
+
 class CKNLayer(nn.Module):
     """Nystrom features of all patches, pooled: (b, c, h, w) to (b, p, h/s, w/s).
 
@@ -286,12 +299,25 @@ class CKNLayer(nn.Module):
 
     def kernel_map(self, maps: Tensor) -> Tensor:
         """|P| kappa(Z P / |P|) of every patch P, (b, p, h', w')."""
-        norms = self.patch_norms(maps)
         filters = self.unit_anchors().unflatten(1, (-1, *self.kernel_size))
         products = F.conv2d(maps, filters, padding=self.padding)
+        row = _row(self.kernel)
+        if row is not None and spectral.has_kernels(maps):
+            kappa, beta = row[0], maps.new_ones(()) if row[1] is None else row[1]
+            given = products, maps, beta.to(maps.dtype), self.kernel_size, self.padding
+            return ckn_epilogue.ckn_layer(*given, kappa)[0]
+        norms = self.patch_norms(maps)
         values = self.kernel(products.div_(torch.where(norms > 0, norms, 1)))
         # a fresh array costs more than the product; autograd, though, needs `values`
         return norms * values if torch.is_grad_enabled() else values.mul_(norms)
+
+    def route(self, maps: Tensor) -> str:
+        """What computes kernel_map behind its product: "torch" or "ckn_layer.cu".
+
+        The kernel needs a GPU, CuPy, and a kappa of KERNELS; its beta may be learned.
+        """
+        known = _row(self.kernel) is not None and spectral.has_kernels(maps)
+        return "ckn_layer.cu" if known else "torch"
 
     def pool(self, maps: Tensor) -> Tensor:
         """Gaussian average, stride s: (b, p, h, w) -> (b, p, ceil(h/s), ceil(w/s))."""

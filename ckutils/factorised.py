@@ -11,12 +11,15 @@ G = ((G_re, G_im); (G_im, -G_re)) of (2 c_out, 2 b), a frequency needs
 
     forward  K X, whose four blocks make y_re and y_im,
     backward K^T G for the gradient in x, and G X^T for the gradient in K.
+
+On a GPU spectral_product.cu mixes and multiplies in one kernel, complex as they are.
 """
 
 import torch
 from torch import Tensor
 
 from ckutils.checks import check_float, check_same
+from ckutils.cuda import by_spectra, spectral
 from ckutils.fftconv import causal_conv
 from ckutils.fftplan import fft_length
 
@@ -74,12 +77,17 @@ class _Mixed(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, basis, mix):
         ctx.save_for_backward(x, basis, mix)
+        if spectral.has_kernels(x):
+            h_hat = by_spectra.basis_spectra(basis, x.shape[-1])
+            return by_spectra.convolve_mixed(x, h_hat, mix)
         return _forward(x, basis_spectrum(basis, x.shape[-1]), mix)
 
     @staticmethod
     def backward(ctx, g):
         if not torch.is_grad_enabled():
-            return _backward(g, *ctx.saved_tensors, ctx.needs_input_grad)
+            on_gpu = spectral.has_kernels(g)
+            backward = by_spectra.mixed_gradients if on_gpu else _backward
+            return backward(g, *ctx.saved_tensors, ctx.needs_input_grad)
         # a gradient of this gradient was asked for: take the definition's graph
         inputs = [v for v in ctx.saved_tensors if v.requires_grad]
         y = mixed_causal_conv_ref(*ctx.saved_tensors)

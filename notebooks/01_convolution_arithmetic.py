@@ -46,8 +46,9 @@ if importlib.util.find_spec("ckutils") is None:
         )
     source = f"ckutils @ git+https://github.com/{REPOSITORY}@{TAG}"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", source]
-    if subprocess.run(pip).returncode:
-        raise SystemExit(f"no network? Install it by hand, then rerun: {source}")
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{done.stderr}No network? Install by hand: {source}")
 from ckutils.checks import describe_runtime
 
 print(describe_runtime())
@@ -400,6 +401,20 @@ for n, k, s, p, d in grid:
 print(f"(1.10) = torch's size in all {checked} settings that fit: True")
 
 # %% [markdown]
+# **Turn the knobs yourself.** The explorer below runs in the page, without a kernel; the cell prints what `conv` computes for the knobs as they stand, and the page shows the same numbers under "The whole output in numbers". The transposed operation is the subject of section 1.10.
+# Which other input size leaves the output at 3, and what happens to its last row?
+
+# %%
+from ckutils.widgets import explorer
+
+display(explorer("convolution"))
+row, column = torch.meshgrid(torch.arange(5), torch.arange(5), indexing="ij")
+shown = ((7 * row + 3 * column) % 9 + 1).double()[None]
+taps = ((row + 3 * column) % 4 - 1)[:3, :3].double()[None, None]
+for number, values in enumerate(conv(shown, taps, stride=2, padding=1)[0].int()):
+    print(f"row {number}:", *values.tolist())
+
+# %% [markdown]
 # **What the sources say about sizes.** Five statements of the notes that this chapter grew from, in numbers. Two are right as they stand, three need a word:
 
 # %%
@@ -568,7 +583,9 @@ symmetric = np.pad(signal, (2, 7), "symmetric")
 print("NumPy's 'symmetric' repeats the edge:", symmetric.tolist())
 
 # %% [markdown]
-# **Why does circular padding act on the wrong axis, do nothing, or refuse to wrap twice?** Three traps, one a line below. torch's `F.pad` counts axes from the *last*, so a pair meant for rows lands on columns.
+# ### Why does circular padding act on the wrong axis, do nothing, or refuse to wrap twice?
+#
+# Three traps, one a line below. torch's `F.pad` counts axes from the *last*, so a pair meant for rows lands on columns.
 # `nn.Conv2d(padding_mode="circular")` wraps by `padding`, which is 0 unless you set it. And `F.pad` wraps at most once, though (1.12) has no limit.
 # Here each pair stands in the order of the axes, the amount is what the kernel needs, and any amount wraps. Threads: [pytorch#20981](https://github.com/pytorch/pytorch/issues/20981), [pytorch#37844](https://github.com/pytorch/pytorch/issues/37844), [pytorch#105749](https://github.com/pytorch/pytorch/issues/105749).
 
@@ -611,7 +628,9 @@ agree("conv on the torus = circulant matrix", around, circulant @ x, tol=1e-13)
 agree("                  = product of spectra", around, spectra, tol=1e-13)
 
 # %% [markdown]
-# **Why must reflect padding be smaller than the image, and what would reflecting again mean?** Beyond an edge of $n$ entries the mirror shows the other $n - 1$, and then the far edge: one reflection gives at most $n - 1$ entries.
+# ### Why must reflect padding be smaller than the image, and what would reflecting again mean?
+#
+# Beyond an edge of $n$ entries the mirror shows the other $n - 1$, and then the far edge: one reflection gives at most $n - 1$ entries.
 # Formula (1.13) goes on, with period $2(n-1)$: it is light between two mirrors, and NumPy and flax do this silently. A kernel more than twice as long as its input is more often a mistake than a wish, so `conv` stops there and says so; `pad` goes on.
 # Threads: [pytorch#18413](https://github.com/pytorch/pytorch/issues/18413), [pytorch#52205](https://github.com/pytorch/pytorch/issues/52205), [onnxruntime#8265](https://github.com/microsoft/onnxruntime/issues/8265), where one runtime returned wrong values without a word.
 
@@ -831,7 +850,7 @@ agree("(1.19), relative", gap, 0, tol=1e-12)
 agree("gradient with respect to x", torch.autograd.grad(y, x, z)[0], back, tol=1e-12)
 
 # %% [markdown]
-# It goes in the opposite direction in shape. It does not undo: applied after the convolution it gives back neither the picture nor a multiple of it, so the name "deconvolution" promises too much. Only where the rows of its matrix are orthonormal does the convolution undo its adjoint (exercise 4), and then in that order only.
+# It goes in the opposite direction in shape. It does not undo: applied after the convolution it gives back neither the picture nor a multiple of it, so the name "deconvolution" promises too much. Only where the rows of its matrix are orthonormal does the convolution undo its adjoint (question C of the exercises), and then in that order only.
 # Nor does it always enlarge. At stride 1 it is a convolution with the kernel turned round, and padding decides the size:
 
 # %%
@@ -864,7 +883,9 @@ unturned = conv(y, swapped, **knobs)
 print("equal without turning the kernel round:", torch.allclose(unturned, direct))
 
 # %% [markdown]
-# **What does `output_padding` do, and why are the extra rows not zeros?** It does not pad. It names which of the $s$ input sizes of (1.15) is meant, and the entries that it adds are computed by (1.18) like all others: they are where the padding would otherwise have cropped the scatter.
+# ### What does `output_padding` do, and why are the extra rows not zeros?
+#
+# It does not pad. It names which of the $s$ input sizes of (1.15) is meant, and the entries that it adds are computed by (1.18) like all others: they are where the padding would otherwise have cropped the scatter.
 # At every admissible size, the adjoint identity; and the last rows of a photograph's gradient:
 
 # %%
@@ -918,7 +939,9 @@ full = im2col(picture, (3, 3), padding=1)
 print("3 x 3 windows at stride 1 hold", full.numel() // picture.numel(), "pictures")
 
 # %% [markdown]
-# **Why is fold(unfold(x)) not x, and how do I put overlapping patches back?** Because *fold* (here `col2im`) is the adjoint of *unfold* (`im2col`), not its inverse: it adds every window back to where it came from,
+# ### Why is fold(unfold(x)) not x, and how do I put overlapping patches back?
+#
+# Because *fold* (here `col2im`) is the adjoint of *unfold* (`im2col`), not its inverse: it adds every window back to where it came from,
 #
 # $$
 # x[c, i] = \sum_{(j, t):\; s\,t + d\,j - p \,=\, i} C[(c, j),\, t], \tag{1.22}
@@ -947,7 +970,9 @@ agree("<unfold x, C> = <x, fold C>, relative", gap, 0, tol=1e-13)
 # %% [markdown]
 # Asked at [pytorch#7519](https://github.com/pytorch/pytorch/issues/7519), [pytorch#38955](https://github.com/pytorch/pytorch/issues/38955), [pytorch#119474](https://github.com/pytorch/pytorch/issues/119474).
 #
-# **Which matrix is this convolution?** Flatten the image to one long vector, and conv is a matrix $T$ whose row $t$ holds the kernel at the places that output $t$ reads:
+# ### Which matrix is this convolution?
+#
+# Flatten the image to one long vector, and conv is a matrix $T$ whose row $t$ holds the kernel at the places that output $t$ reads:
 #
 # $$
 # T[t, i] = w\big[(i + p - s\,t)/d\big] \text{ where that is a tap}, \quad 0 \text{ elsewhere}. \tag{1.23}
@@ -1287,6 +1312,7 @@ from ckutils.blocks import (
     PointwiseGrouped,
     Residual,
     SpatiallySeparable,
+    StepNorm,
     TemporalBlock,
     block_diagonal,
     grouped_conv_ref,
@@ -1571,7 +1597,7 @@ print(f"eq. (1.37): {cost.parameters + cost.activations:,} numbers")
 # ## 1.17 ★ Are FLOPs the same as MACs?
 #
 # *"Why do two counters differ by a factor of two?"*
-# ([pytorch-OpCounter#15](https://github.com/Lyken17/pytorch-OpCounter/issues/15),
+# ([pytorch-OpCounter#15](https://github.com/Lyken17/pytorch-OpCounter/issues/15), whose answer has it the wrong way round,
 # [flops-counter.pytorch#40](https://github.com/sovrasov/flops-counter.pytorch/issues/40),
 # [mmcv#785](https://github.com/open-mmlab/mmcv/issues/785))
 #
@@ -1912,7 +1938,7 @@ for name, model in stages.items():
 
 # %% [markdown]
 # One shuffle suffices if each group has at least as many channels as there are groups; with 12 channels in 4 groups of 3 it does not
-# (exercise 2).
+# (question G of the exercises).
 #
 # ## 1.22 Depthwise separable and flattened
 #
@@ -2470,19 +2496,29 @@ hearer = hearer.eval()
 #
 # Over the channels of one step (*step*) nothing leaks. Over channels and all steps (*group*, with one group) each value depends on all later ones.
 # Over batch and steps (*batch*) likewise in training; in evaluation the numbers are fixed and nothing leaks. Where is the gradient of output $t$ to
-# input $s$ not zero, for a whole block?
+# input $s$ not zero, for each norm by itself and then for a whole block?
 
 
 # %%
 def slopes(model, x):
     """(t, s): size of the gradient of output t to input s."""
     x = x.clone().requires_grad_()
-    mix = torch.randn(1, 8, 1, generator=torch.Generator().manual_seed(1))
-    outputs = (model(x) * mix).sum((0, 1))
+    y, draw = model(x), torch.Generator().manual_seed(1)
+    outputs = (y * torch.randn(1, y.shape[1], 1, generator=draw)).sum((0, 1))
     rows = [torch.autograd.grad(y, x, retain_graph=True)[0] for y in outputs]
     return torch.stack(rows).norm(dim=(1, 2))
 
 
+norms = {"step": StepNorm, "batch": nn.BatchNorm1d}
+norms["group"] = lambda channels: nn.GroupNorm(1, channels)
+for name, norm in norms.items():
+    layer = norm(24)
+    for mode in ("training", "evaluation"):
+        slope = slopes(layer.train(mode == "training"), sound[test[:2], :, 10:34])
+        later = int((slope[5] > 0).nonzero().max())
+        print(f"{name:5} alone, {mode:10}: output 5 depends on steps up to {later}")
+
+# %%
 cases = {
     "none": ("none", True), "step": ("step", True), "batch, training": ("batch", True),
     "batch, evaluation": ("batch", False), "group": ("group", False),
@@ -2653,69 +2689,175 @@ print("half of it comes from fewer than 30 of the 61 steps:", half < 30)
 # %% [markdown]
 # ## 1.32 Exercises
 #
-# Each ends in a check that prints `True`. Solutions are folded away below. First, five on sections 1.1 to 1.14:
-#
-# 1. JAX also knows `SAME_LOWER`, which puts the odd entry in *front*. Build it from `conv(..., padding="same")` with flips only.
-# 2. Three layers with $k = 3$, $s = 2$, $p = 1$ follow each other. Which input sizes give exactly 7 outputs?
-# 3. Find a 4 by 4 kernel, not constant and not a product of two vectors, that makes no checkerboard at stride 2.
-# 4. Show that the composition of `conv_transpose` and `conv` at stride $s \ge k$, without padding, multiplies each entry by $\lVert w \rVert^2$ (one channel).
-# 5. A circular convolution with a kernel longer than the signal equals one with a shorter kernel. Which?
+# First six functions to write, from five minutes to an evening, then seven questions to think about. `check_...(f)` calls your function on a row of cases.
+# At the first that does not agree it says which, what was expected, what came, and gives a hint. Copy a signature into a cell of your own and begin there;
+# a solution is folded away below each, executed with the chapter. This is what a check says to a function that is only begun:
 
-# %% tags=["hide-cell"]
-# 1. Reversing the signal turns "behind" into "in front"; reversing the kernel undoes it.
-x = photo("camera")[None, :, :255].double()
-w = torch.randn(2, 1, 4, 3, generator=draw).double()
-lower = conv(x.flip(1, 2), w, stride=(2, 3), padding="same", flip=True).flip(1, 2)
-pairs = resolve_padding("same", (4, 3), stride=(2, 3), size=(256, 255))
-front = tuple((hi, lo) for lo, hi in pairs)
-agree("exercise 1", lower, conv(x, w, stride=(2, 3), padding=front), tol=1e-12)
+# %%
+from ckutils.exercises import (
+    check_conv2d_backward,
+    check_even_kernel,
+    check_predecessors,
+    check_same_lower,
+    check_scatter,
+    check_wrap_kernel,
+)
 
-# %% tags=["hide-cell"]
-# 2. Go back layer by layer; each size has two predecessors, so there are 2 * 2 * 2.
-sizes = [7]
-for _ in range(3):
-    sizes = [n for m in sizes for n in conv_input_sizes(m, 3, stride=2, padding=1)]
-found = []
-for n in range(1, 200):
-    m = n
-    for _ in range(3):
-        m = conv_output_size(m, 3, stride=2, padding=1)
-    found += [n] * (m == 7)
-print(sizes, "exercise 2:", found == sizes)
 
-# %% tags=["hide-cell"]
-# 3. Any kernel whose four polyphase sums are equal: correct each phase by its own mean.
-w = torch.randn(4, 4, generator=draw).double()
-for a, b in product(range(2), range(2)):
-    w[a::2, b::2] += 1 - w[a::2, b::2].mean()
-inside = conv_transpose(torch.ones(1, 9, 9).double(), w[None, None], stride=2)[
-    0, 4:-4, 4:-4
-]
-agree("exercise 3", inside, torch.full_like(inside, 4.0), tol=1e-12)
-print("rank above one:", int(torch.linalg.matrix_rank(w)) > 1)
+def begun(size, kernel_size, stride, dilation):
+    return 1, 1
 
-# %% tags=["hide-cell"]
-# 4. At s >= k windows do not overlap, so the rows of the matrix T are orthogonal:
-# T T' = |w|^2 on the output side.
-y = photo("brick")[3, :20].double()[None]
-w = torch.randn(1, 1, 4, generator=draw).double()
-again = conv(conv_transpose(y, w, stride=5), w, stride=5)
-agree("exercise 4", again, w.norm() ** 2 * y, tol=1e-12)
 
-# %% tags=["hide-cell"]
-# 5. The kernel wrapped round: taps that are n apart read the same entry and add up.
-x, w = photo("grass")[0, :5].double(), torch.randn(12, generator=draw).double()
-wrapped = torch.zeros(5).double().index_add(0, torch.arange(12) % 5, w)
-long = conv(x[None], w[None, None], padding="circular")[
-    0
-]  # its first window starts at -5
-short = conv(pad(x, [(0, 4)], "circular")[None], wrapped[None, None])[0]
-agree("exercise 5", long, short.roll((12 - 1) // 2), tol=1e-12)
+try:
+    check_same_lower(begun)
+except AssertionError as told:
+    print(told)
 
 # %% [markdown]
-# And four on sections 1.15 to 1.30, each with its solution folded below it.
+# ### Functions to write
 #
-# **6.** A network begins with a 7 x 7 convolution of stride 2, a 3 x 3 pooling of stride 2, and then $n$ residual blocks (two 3 x 3 each, stride 1).
+# **Exercise 1.1** (5 minutes). JAX also knows `SAME_LOWER`: as many outputs as `"same"` gives, (1.11), but the odd zero stands in *front*. How many zeros go in front and behind?
+#
+# ```python
+# def same_lower(size, kernel_size, stride, dilation):  # four ints
+#     return lo, hi  # two ints, never negative
+# ```
+
+
+# %% tags=["hide-cell"]
+def same_lower(size, kernel_size, stride, dilation):
+    span, outputs = dilation * (kernel_size - 1) + 1, math.ceil(size / stride)
+    total = max((outputs - 1) * stride + span - size, 0)
+    return total - total // 2, total // 2
+
+
+check_same_lower(same_lower)
+
+# %% [markdown]
+# **Exercise 1.2** (10 minutes). On a circle of $n$ entries a kernel may be longer than the signal: by (1.12), $y[t] = \sum_j w[j]\, x[(t + j) \bmod n]$.
+# Which $n$ taps do exactly the same, for every $x$?
+#
+# ```python
+# def wrap_kernel(w, n):  # w (k,), float64, k below or above n
+#     return wrapped  # (n,)
+# ```
+
+
+# %% tags=["hide-cell"]
+def wrap_kernel(w, n):
+    # taps that are n apart read the same entry, so they add up
+    return w.new_zeros(n).index_add(0, torch.arange(len(w)) % n, w)
+
+
+check_wrap_kernel(wrap_kernel)
+
+# %% [markdown]
+# **Exercise 1.3** (20 minutes). Which input sizes give exactly `outputs` entries after several layers? (Three layers with $k = 3$, $s = 2$, $p = 1$ and 7 outputs have eight answers.)
+# Signals, those between the layers too, have at least one entry. Go back with (1.15).
+#
+# ```python
+# def predecessors(outputs, layers):
+#     # layers: [(kernel_size, stride, padding), ...],
+#     # first layer first
+#     return sizes  # a list of ints, rising, maybe empty
+# ```
+
+
+# %% tags=["hide-cell"]
+def predecessors(outputs, layers):
+    sizes = [outputs]
+    for k, s, p in reversed(layers):
+        least = [(m - 1) * s + k - 2 * p for m in sizes]  # eq. (1.15) with a = 0
+        sizes = [n + a for n in least for a in range(s) if n + a >= 1]
+    return sizes
+
+
+check_predecessors(predecessors)
+
+# %% [markdown]
+# **Exercise 1.4** (20 minutes). Start a transposed convolution without a checkerboard: which kernel is nearest to a given one, in the sum of squares, among those whose
+# $s^2$ polyphase sums (1.24), taken on both axes, are all 1? Begin with 3 by 3 ones at stride 2; a well-known kernel comes out.
+#
+# ```python
+# def even_kernel(w, stride):
+#     # w (h, w), float64, both sizes at least the stride
+#     return even  # (h, w)
+# ```
+
+
+# %% tags=["hide-cell"]
+def even_kernel(w, stride):
+    even = w.clone()
+    for a, b in np.ndindex(stride, stride):
+        phase = even[a::stride, b::stride]  # a view: the next line changes `even`
+        phase += (1 - phase.sum()) / phase.numel()
+    return even
+
+
+check_even_kernel(even_kernel)
+
+# %% [markdown]
+# **Exercise 1.5** (an hour). Write the transposed convolution as the scatter (1.18), on one axis and one channel, at dilation 1, with `padding` and `output_padding`. The length of the result is (1.16).
+#
+# ```python
+# def scatter(y, w, stride, padding, output_padding):
+#     # y (n,), w (k,), float64
+#     return x
+# ```
+
+
+# %% tags=["hide-cell"]
+def scatter(y, w, stride, padding, output_padding):
+    # the whole scatter, longer by the output padding; then the padding is cropped
+    size = (len(y) - 1) * stride + len(w) + output_padding
+    whole = y.new_zeros(size)
+    for t, value in enumerate(y):
+        whole[stride * t : stride * t + len(w)] += value * w
+    return whole[padding : size - padding]
+
+
+check_scatter(scatter)
+
+# %% [markdown]
+# **Exercise 1.6** (an evening). The whole backward pass of `conv2d` by hand, with stride, padding, dilation and groups: (1.26), (1.27) and the bias. No autograd, and no convolution of torch;
+# a loop over the taps of the kernel is fine. Section 1.13 names the mistakes that do not show at stride 1 without groups; each has a case.
+#
+# ```python
+# def conv2d_backward(x, w, g, stride, padding, dilation, groups):
+#     # x (b, c_in, h, w), w (c_out, c_in / groups, k1, k2),
+#     # g (b, c_out, h', w'), all float64;
+#     # stride, padding, dilation: pairs of ints
+#     return grad_x, grad_w, grad_bias
+# ```
+
+
+# %% tags=["hide-cell"]
+def conv2d_backward(x, w, g, stride, padding, dilation, groups):
+    (s1, s2), (p1, p2), (d1, d2) = stride, padding, dilation
+    padded = F.pad(x, (p2, p2, p1, p1))
+    grad_x, grad_w = torch.zeros_like(padded), torch.zeros_like(w)
+    taps = w.unflatten(0, (groups, -1))  # (groups, o, c, k1, k2)
+    arrived = g.unflatten(1, (groups, -1))  # (b, groups, o, h', w')
+    for i, j in np.ndindex(*w.shape[2:]):
+        rows = slice(d1 * i, d1 * i + s1 * (g.shape[2] - 1) + 1, s1)
+        columns = slice(d2 * j, d2 * j + s2 * (g.shape[3] - 1) + 1, s2)
+        seen = padded[..., rows, columns].unflatten(1, (groups, -1))
+        tap = torch.einsum("bgohw,bgchw->goc", arrived, seen)  # eq. (1.27)
+        grad_w[..., i, j] = tap.flatten(0, 1)
+        back = torch.einsum("bgohw,goc->bgchw", arrived, taps[..., i, j])
+        grad_x[..., rows, columns] += back.flatten(1, 2)  # eq. (1.18)
+    inside = grad_x[..., p1 : p1 + x.shape[2], p2 : p2 + x.shape[3]]
+    return inside, grad_w, g.sum((0, 2, 3))
+
+
+check_conv2d_backward(conv2d_backward)
+
+# %% [markdown]
+# ### Questions to think about
+#
+# Each ends in a check that is executed with the solution.
+#
+# **A** (5 minutes). A network begins with a 7 x 7 convolution of stride 2, a 3 x 3 pooling of stride 2, and then $n$ residual blocks (two 3 x 3 each, stride 1).
 # How many blocks are needed until one output sees 100 pixels? Derive it from (1.30), then check it with `receptive_field`.
 
 # %% tags=["hide-cell"]
@@ -2727,35 +2869,7 @@ print(needed, "blocks; one fewer and these see", sizes)
 assert sizes[0] < 100 <= sizes[1]
 
 # %% [markdown]
-# **7.** How many grouped 1 x 1 layers with shuffles between them are needed until each of 12 outputs depends on all 12 inputs, for 2, 3, 4 and 6 groups?
-# Predict: each layer multiplies the number of inputs seen by $12/g$ at most.
-
-# %% tags=["hide-cell"]
-needed, bound = {}, {}
-for g in (2, 3, 4, 6):
-    layers = [PointwiseGrouped(12, 12, g, shuffle=True) for _ in range(6)]
-    full = [bool(depends(nn.Sequential(*layers[:n])).all()) for n in range(1, 7)]
-    needed[g] = full.index(True) + 1
-    bound[g] = math.ceil(math.log(12, 12 / g) - 1e-9)
-print("needed:", needed, "bound:", bound)
-assert all(needed[g] >= bound[g] for g in needed)
-
-# %% [markdown]
-# **8.** Write the oblique Gabor kernel of section 1.20 as the sum of two separable kernels, from $\cos(a + b) = \cos a \cos b - \sin a \sin b$.
-
-# %% tags=["hide-cell"]
-side = torch.exp(-(u**2) / 18)
-c, s = side * torch.cos(0.85 * u), side * torch.sin(0.85 * u)
-two = torch.outer(c, c) - torch.outer(s, s)
-agree(
-    "two products = the oblique Gabor",
-    two / two.abs().sum(),
-    kernels["Gabor 45°"],
-    tol=1e-6,
-)
-
-# %% [markdown]
-# **9.** A depthwise separable layer and a dense layer of the same $C_\text{out}$ and $k$: for which $C_\text{out}$ does the first save less than
+# **B** (5 minutes). A depthwise separable layer and a dense layer of the same $C_\text{out}$ and $k$: for which $C_\text{out}$ does the first save less than
 # half of the multiply-adds, with $k = 2$ and $k = 3$?
 
 # %% tags=["hide-cell"]
@@ -2768,6 +2882,64 @@ for k, most in ((2, 3), (3, 2)):
         poor += 2 * cheap > count_macs("conv", (9, 9), **sizes)
     print(f"k = {k}: saves less than half up to C_out = {poor}")
     assert poor == most
+
+# %% [markdown]
+# **C** (10 minutes). Show that the composition of `conv_transpose` and `conv` at stride $s \ge k$, without padding, multiplies each entry by $\lVert w \rVert^2$ (one channel).
+
+# %% tags=["hide-cell"]
+# At s >= k windows do not overlap, so the rows of the matrix T are orthogonal:
+# T T' = |w|^2 on the output side.
+y = photo("brick")[3, :20].double()[None]
+w = torch.randn(1, 1, 4, generator=draw).double()
+again = conv(conv_transpose(y, w, stride=5), w, stride=5)
+agree("question C", again, w.norm() ** 2 * y, tol=1e-12)
+
+# %% [markdown]
+# **D** (10 minutes). Build `SAME_LOWER` from `conv(..., padding="same")` with flips only.
+
+# %% tags=["hide-cell"]
+# Reversing the signal turns "behind" into "in front"; reversing the kernel undoes it.
+x = photo("camera")[None, :, :255].double()
+w = torch.randn(2, 1, 4, 3, generator=draw).double()
+lower = conv(x.flip(1, 2), w, stride=(2, 3), padding="same", flip=True).flip(1, 2)
+knobs = (256, 4, 2, 1), (255, 3, 3, 1)  # size, kernel size, stride, dilation
+front = tuple(same_lower(*axis) for axis in knobs)
+agree("question D", lower, conv(x, w, stride=(2, 3), padding=front), tol=1e-12)
+
+# %% [markdown]
+# **E** (10 minutes). Find a 4 by 4 kernel, not constant and not a product of two vectors, that makes no checkerboard at stride 2.
+
+# %% tags=["hide-cell"]
+# Any kernel whose four polyphase sums are equal: exercise 1.4 finds one near a random one.
+w = even_kernel(torch.randn(4, 4, generator=draw).double(), 2)
+flat = conv_transpose(torch.ones(1, 9, 9).double(), w[None, None], stride=2)
+inside = flat[0, 4:-4, 4:-4]
+agree("question E", inside, torch.ones_like(inside), tol=1e-12)
+print("rank above one:", int(torch.linalg.matrix_rank(w)) > 1)
+
+# %% [markdown]
+# **F** (10 minutes). Write the oblique Gabor kernel of section 1.20 as the sum of two separable kernels, from $\cos(a + b) = \cos a \cos b - \sin a \sin b$.
+
+# %% tags=["hide-cell"]
+side = torch.exp(-(u**2) / 18)
+c, s = side * torch.cos(0.85 * u), side * torch.sin(0.85 * u)
+two = torch.outer(c, c) - torch.outer(s, s)
+two = two / two.abs().sum()
+agree("two products = the oblique Gabor", two, kernels["Gabor 45°"], tol=1e-6)
+
+# %% [markdown]
+# **G** (20 minutes). How many grouped 1 x 1 layers with shuffles between them are needed until each of 12 outputs depends on all 12 inputs, for 2, 3, 4 and 6 groups?
+# Predict: each layer multiplies the number of inputs seen by $12/g$ at most.
+
+# %% tags=["hide-cell"]
+needed, bound = {}, {}
+for g in (2, 3, 4, 6):
+    layers = [PointwiseGrouped(12, 12, g, shuffle=True) for _ in range(6)]
+    full = [bool(depends(nn.Sequential(*layers[:n])).all()) for n in range(1, 7)]
+    needed[g] = full.index(True) + 1
+    bound[g] = math.ceil(math.log(12, 12 / g) - 1e-9)
+print("needed:", needed, "bound:", bound)
+assert all(needed[g] >= bound[g] for g in needed)
 
 # %% [markdown]
 # ## 1.33 What the sources say
@@ -2875,3 +3047,5 @@ for k, most in ((2, 3), (3, 2)):
 # - S. Bai, J. Z. Kolter, V. Koltun, *An empirical evaluation of generic convolutional and recurrent networks for sequence modeling* (TCN), [arXiv:1803.01271](https://arxiv.org/abs/1803.01271).
 # - F. Yu, V. Koltun, *Multi-scale context aggregation by dilated convolutions*, [arXiv:1511.07122](https://arxiv.org/abs/1511.07122); A. Radford et al. (DCGAN), [arXiv:1511.06434](https://arxiv.org/abs/1511.06434).
 # - S. Williams, A. Waterman, D. Patterson, *Roofline*, [doi:10.1145/1498765.1498785](https://doi.org/10.1145/1498765.1498785).
+#
+# **In the package.** Each function of this chapter, with its docstring and a way back to its section: [the reference](../book/api.md#chapter-1-convolution-arithmetic).

@@ -55,8 +55,9 @@ if importlib.util.find_spec("ckutils") is None:
         )
     source = f"ckutils @ git+https://github.com/{REPOSITORY}@{TAG}"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", source]
-    if subprocess.run(pip).returncode:
-        raise SystemExit(f"no network? Install it by hand, then rerun: {source}")
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{done.stderr}No network? Install by hand: {source}")
 from ckutils.checks import describe_runtime
 
 print(describe_runtime())
@@ -195,13 +196,16 @@ def spread_by_holes(kernel, holes):
     return padded.flatten()[: len(kernel) + (len(kernel) - 1) * holes]
 
 
-taps = draw(3)
+taps, line = draw(3), draw(1, 20)
 for d in (1, 2, 3):
     by_step, by_holes = dilate_kernel(taps, d), spread_by_holes(taps, d - 1)
     print(
         f"step {d} = holes {d - 1}: size {len(by_step)} = {3 + 2 * (d - 1)},", end=" "
     )
     agree("identical", by_step, by_holes, 0)
+    stepped = conv(line, taps[None, None], dilation=d)
+    dense = conv(line, by_holes[None, None])
+    agree("        and so are the outputs", stepped, dense, 1e-12)
 try:
     dilate_kernel(taps, 0)
 except ValueError as error:
@@ -682,6 +686,22 @@ for steps in ([2, 4, 8], [1, 2, 5]):
 # Rates with a common factor never meet the inputs in between: each output lives on its own sub-grid, and neighbouring outputs share no input at all. That is the grid. Powers of the kernel size give every input exactly one path, the Kronecker case; powers of two give it
 # one to three, unevenly. Rates such as 1, 2, 5 are safe too, by the rule and without trial.
 #
+# **Try other rates.** The explorer below needs no kernel. Which three dilations give each of 27 inputs exactly one path, and what is the smallest change of one of them that leaves a hole? The cell prints, from `compose_kernels`, the numbers that the page starts with.
+
+# %%
+from IPython.display import display
+
+from ckutils.widgets import explorer
+
+display(explorer("cascade"))
+taps, steps = [[1.0, 2, 1], [1.0, 3, 2], [2.0, 1, 1]], [1, 2, 4]
+composite = compose_kernels([torch.tensor(row) for row in taps], steps)
+count = compose_kernels([ones(3)] * 3, steps)
+print("offset  paths  composite")
+for m in range(0, 15, 2):
+    print(f"{m:6} {int(count[m]):6} {int(composite[m]):10}")
+
+# %% [markdown]
 # ### For one receptive field: more dilations, more stacks, or stride?
 #
 # Asked in [keras-tcn#71](https://github.com/philipperemy/keras-tcn/issues/71), [keras-tcn#9](https://github.com/philipperemy/keras-tcn/issues/9),
@@ -1931,37 +1951,174 @@ print("left", tuple(left.shape), "right", tuple(right.shape))
 # %% [markdown]
 # ## 2.15 Exercises
 #
-# Each checks itself. The solutions are folded away.
+# First six functions to write, from five minutes to an evening, then questions to think about. `check_...(f)` calls your function on a row of cases.
+# At the first that does not agree it says which, what was expected, what came, and gives a hint. Copy a signature into a cell of your own and begin there;
+# a solution is folded away below each, executed with the chapter. This is what a check says to a function that is only begun:
+
+# %%
+import math
+
+from ckutils.exercises import (
+    check_cascade_dilations,
+    check_composite,
+    check_kron_gradient,
+    check_merge_layers,
+    check_nearest_factors,
+    check_span,
+)
+
+try:
+    check_span(lambda kernel_sizes, dilations: (sum(kernel_sizes), True))
+except AssertionError as told:
+    print(told)
+
+# %% [markdown]
+# ### Functions to write
 #
-# **1.** How wide is the composite of three 5-tap kernels with dilations 1, 4, 16, and has it holes?
+# **Exercise 2.1** (5 minutes). How wide is the composite kernel of a cascade on one axis, and is it free of holes? Section 2.5 has the rule; the dilations come in any order, and a layer may have a single tap.
+#
+# ```python
+# def span(kernel_sizes, dilations):
+#     # lists of ints, one entry a layer
+#     return width, full  # an int, a bool
+# ```
+
 
 # %% tags=["hide-cell"]
-width, paths = 1 + 4 * (1 + 4 + 16), compose_kernels([ones(5)] * 3, [1, 4, 16])
-agree("width", len(paths), width, 0)
-print("no holes, since 4 <= 5 and 16 <= 21:", bool((paths > 0).all()))
+def span(kernel_sizes, dilations):
+    width, full = 1, True
+    for d, k in sorted(zip(dilations, kernel_sizes, strict=True)):
+        full = full and (k == 1 or d <= width)  # a layer of one tap leaves no gap
+        width += d * (k - 1)
+    return width, full
+
+
+check_span(span)
 
 # %% [markdown]
-# **2.** You are given the 9 x 9 kernel of a cascade with dilations 1 and 3. Find the two kernels. Why only up to one number?
+# **Exercise 2.2** (5 minutes). A 4-tap layer, then a 3-tap layer, then a 2-tap layer. Which dilations make the cascade a Kronecker product without holes? Write the rule (2.8) for any sizes.
+#
+# ```python
+# def cascade_dilations(kernel_sizes):  # first layer first
+#     return dilations  # a list of ints
+# ```
+
 
 # %% tags=["hide-cell"]
-truth = draw(3, 3, seed=70)
-given = product(truth, draw(3, 3, seed=71))
-left, right = nearest_kronecker(given, (3, 3))
-agree("second layer (x) first layer", torch.kron(left[0], right[0]), given, 1e-12)
-factor = (right[0] * truth).sum() / truth.square().sum()
-agree("the first layer, up to one factor", right[0], factor * truth, 1e-12)
-print("(K1 (x) K0) = (c K1) (x) (K0 / c) for every c")
+def cascade_dilations(kernel_sizes):
+    return [math.prod(kernel_sizes[:i]) for i in range(len(kernel_sizes))]
+
+
+check_cascade_dilations(cascade_dilations)
 
 # %% [markdown]
-# **3.** A 4-tap layer, then a 3-tap layer, then a 2-tap layer. Which dilations make the cascade a Kronecker product without holes? Without trying: how long is it?
+# **Exercise 2.3** (20 minutes). Write the composition (2.7) on one axis, from nothing but sums and products: the one kernel that equals a cascade of correlations without padding.
+#
+# ```python
+# def composite(kernels, dilations):
+#     # float64 tensors (k,), first layer first; ints
+#     return whole  # (1 + sum of d (k - 1),)
+# ```
+
 
 # %% tags=["hide-cell"]
-kernels = [draw(4), draw(3, seed=1), draw(2, seed=2)]
-composite = compose_kernels(kernels, [1, 4, 12])
-agree("dilations 1, 4, 12; 24 taps", composite, kronecker_kernel(kernels), 1e-12)
+def composite(kernels, dilations):
+    whole = torch.ones(1, dtype=kernels[0].dtype)
+    for kernel, d in zip(kernels, dilations, strict=True):
+        longer = whole.new_zeros(len(whole) + d * (len(kernel) - 1))
+        for j, tap in enumerate(kernel):
+            longer[d * j : d * j + len(whole)] += tap * whole
+        whole = longer
+    return whole
+
+
+check_composite(composite)
 
 # %% [markdown]
-# **4.** How many degrees of freedom have four 2 x 2 kernels as a Kronecker product? And a cascade of two 3 x 3 layers, dilations 1 and 3, with three hidden channels? (Think of what leaves (2.12) unchanged.)
+# **Exercise 2.4** (20 minutes). A loss sees the product $A \otimes B$ of two matrices and sends the gradient $G$ to it. What reaches $A$, and what $B$? For $B = E_d$ it is (2.6). Without autograd.
+#
+# ```python
+# def kron_gradient(gradient, left, right):
+#     # (a c, b d), (a, b), (c, d), float64
+#     return to_left, to_right  # (a, b), (c, d)
+# ```
+
+
+# %% tags=["hide-cell"]
+def kron_gradient(gradient, left, right):
+    (a, b), (c, d) = left.shape, right.shape
+    blocks = gradient.reshape(a, c, b, d)  # row a c + i: which block, where in it
+    to_left = torch.einsum("acbd,cd->ab", blocks, right)
+    to_right = torch.einsum("acbd,ab->cd", blocks, left)
+    return to_left, to_right
+
+
+check_kron_gradient(kron_gradient)
+
+# %% [markdown]
+# **Exercise 2.5** (an hour). Merge a linear network with channels *and biases* into one layer: (2.7) with matrices for numbers, on one axis, without padding. The merged layer has dilation 1.
+#
+# ```python
+# def merge_layers(weights, biases, dilations):
+#     # (c_out, c_in, k) and (c_out,) a layer, float64
+#     return weight, bias
+# ```
+
+
+# %% tags=["hide-cell"]
+def merge_layers(weights, biases, dilations):
+    channels = weights[0].shape[1]
+    whole = torch.eye(channels, dtype=weights[0].dtype)[..., None]  # (c, c, 1)
+    bias = whole.new_zeros(channels)
+    for w, b, d in zip(weights, biases, dilations, strict=True):
+        size = whole.shape[-1]
+        longer = whole.new_zeros(len(w), channels, size + d * (w.shape[-1] - 1))
+        for j in range(w.shape[-1]):
+            tap = torch.einsum("oc,cit->oit", w[..., j], whole)
+            longer[..., d * j : d * j + size] += tap
+        # a bias is a constant signal: it meets the sum of the taps
+        whole, bias = longer, w.sum(-1) @ bias + b
+    return whole, bias
+
+
+check_merge_layers(merge_layers)
+
+# %% [markdown]
+# **Exercise 2.6** (an evening). Section 2.8 finds the nearest product of *two* matrices by a singular value decomposition. For three and more there is no such formula. Alternate:
+# fix all factors but one, solve for that one (a linear least-squares problem whose answer is a mean), go round. Two factors must reach the nearest product; more must find a product again that noise has covered.
+#
+# ```python
+# def nearest_factors(matrix, shapes):
+#     # float64; shapes: [(rows, columns), ...], from left to right
+#     return factors  # one matrix a shape
+# ```
+
+
+# %% tags=["hide-cell"]
+def nearest_factors(matrix, shapes, sweeps=100):
+    n, (rows, columns) = len(shapes), zip(*shapes, strict=True)
+    order = [axis for i in range(n) for axis in (i, n + i)]  # a factor's two axes
+    tensor = matrix.reshape(*rows, *columns).permute(order)
+    tensor = tensor.reshape([r * c for r, c in shapes])  # one axis a factor
+    generator = torch.Generator().manual_seed(0)
+    factors = [torch.randn(k, generator=generator).to(tensor) for k in tensor.shape]
+    for _ in range(sweeps):
+        for i in range(n):
+            rest = [(v, [j]) for j, v in enumerate(factors) if j != i]
+            flat = [part for pair in rest for part in pair]
+            best = torch.einsum(tensor, list(range(n)), *flat, [i])
+            factors[i] = best / math.prod(float(v @ v) for v, _ in rest)
+    return [v.reshape(s) for v, s in zip(factors, shapes, strict=True)]
+
+
+check_nearest_factors(nearest_factors)
+
+# %% [markdown]
+# ### Questions to think about
+#
+# Each ends in a check that is executed with the solution.
+#
+# **A** (5 minutes). How many degrees of freedom have four 2 x 2 kernels as a Kronecker product? And a cascade of two 3 x 3 layers, dilations 1 and 3, with three hidden channels? (Think of what leaves (2.12) unchanged.)
 
 # %% tags=["hide-cell"]
 four = [draw(2, 2, seed=i) for i in range(4)]
@@ -1970,19 +2127,7 @@ free = freedom(cascade, draw(3, 1, 3, 3), draw(1, 3, 3, 3, seed=1))[1]
 agree("54 less a 3 x 3 change of basis between the layers", free, 54 - 9, 0)
 
 # %% [markdown]
-# **5.** Turn the 9 x 9 Gabor kernel below into a two-layer network with as few hidden channels as an error of 5 % allows.
-
-# %% tags=["hide-cell"]
-goal = gabor(0.52)[9:18, 9:18]
-for h in range(1, 10):
-    left, right = nearest_kronecker(goal, (3, 3), rank=h)
-    composite = compose_kernels([right[:, None], left[None]], [1, 3])[0, 0]
-    if (composite - goal).norm() < 0.05 * goal.norm():
-        break
-print(f"{h} hidden channels, {18 * h} weights for 81 taps")
-
-# %% [markdown]
-# **6.** A network pools by 2 four times, on a torus. Which shifts survive? And with pooling by 3 once and by 2 once?
+# **B** (5 minutes). A network pools by 2 four times, on a torus. Which shifts survive? And with pooling by 3 once and by 2 once?
 
 
 # %% tags=["hide-cell"]
@@ -1999,6 +2144,30 @@ for sizes in ((2, 2, 2, 2), (3, 2)):
     shifts = range(1, 25)
     alive = [s for s in shifts if gap(partial(pools, sizes=sizes), x, (0, s)) < 1e-12]
     print(sizes, "survivors up to 24:", alive)
+
+# %% [markdown]
+# **C** (10 minutes). You are given the 9 x 9 kernel of a cascade with dilations 1 and 3. Find the two kernels. Why only up to one number?
+
+# %% tags=["hide-cell"]
+truth = draw(3, 3, seed=70)
+given = product(truth, draw(3, 3, seed=71))
+left, right = nearest_kronecker(given, (3, 3))
+agree("second layer (x) first layer", torch.kron(left[0], right[0]), given, 1e-12)
+factor = (right[0] * truth).sum() / truth.square().sum()
+agree("the first layer, up to one factor", right[0], factor * truth, 1e-12)
+print("(K1 (x) K0) = (c K1) (x) (K0 / c) for every c")
+
+# %% [markdown]
+# **D** (20 minutes). Turn the 9 x 9 Gabor kernel below into a two-layer network with as few hidden channels as an error of 5 % allows.
+
+# %% tags=["hide-cell"]
+goal = gabor(0.52)[9:18, 9:18]
+for h in range(1, 10):
+    left, right = nearest_kronecker(goal, (3, 3), rank=h)
+    whole = compose_kernels([right[:, None], left[None]], [1, 3])[0, 0]
+    if (whole - goal).norm() < 0.05 * goal.norm():
+        break
+print(f"{h} hidden channels, {18 * h} weights for 81 taps")
 
 # %% [markdown]
 # ## 2.16 What the sources say
@@ -2052,3 +2221,5 @@ for sizes in ((2, 2, 2, 2), (3, 2)):
 # - V. Badrinarayanan, A. Kendall and R. Cipolla, SegNet, [arXiv:1511.00561](https://arxiv.org/abs/1511.00561): pooling with remembered places.
 # - P. Wang and others, Understanding convolution for semantic segmentation, [arXiv:1702.08502](https://arxiv.org/abs/1702.08502): gridding and hybrid rates.
 # - A. Azulay and Y. Weiss, Why do deep convolutional networks generalize so poorly to small image transformations?, [arXiv:1805.12177](https://arxiv.org/abs/1805.12177): subsampling and shifts.
+#
+# **In the package.** Each function of this chapter, with its docstring and a way back to its section: [the reference](../book/api.md#chapter-2-dilation-and-kronecker-products).

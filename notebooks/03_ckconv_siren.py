@@ -43,8 +43,9 @@ if importlib.util.find_spec("ckutils") is None:
         )
     source = f"ckutils @ git+https://github.com/{REPOSITORY}@{TAG}"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", source]
-    if subprocess.run(pip).returncode:
-        raise SystemExit(f"no network? Install it by hand, then rerun: {source}")
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{done.stderr}No network? Install by hand: {source}")
 from ckutils.checks import describe_runtime
 
 print(describe_runtime())
@@ -582,7 +583,9 @@ print(4 * count_weights(image_net), picture.numel())
 # %% [markdown]
 # ## 3.6 SIREN: where it starts, what omega_0 does, and what weight normalisation undoes
 #
-# **Which initialisation is right, the paper's or the code's, and what of the biases?** ([siren#57](https://github.com/vsitzmann/siren/issues/57), [siren#49](https://github.com/vsitzmann/siren/issues/49), [siren-pytorch#1](https://github.com/lucidrains/siren-pytorch/issues/1))
+# ### Which initialisation is right, the paper's or the code's, and what of the biases?
+#
+# Asked at [siren#57](https://github.com/vsitzmann/siren/issues/57), [siren#49](https://github.com/vsitzmann/siren/issues/49), [siren-pytorch#1](https://github.com/lucidrains/siren-pytorch/issues/1).
 #
 # Let a layer receive $h = \sin(\cdot)$ with phases spread evenly over the circle. Then $E[h^2] = \tfrac12$, whatever the argument was. With weights drawn evenly from $(-c, c)$, whose variance is $c^2/3$, the pre-activation $z = \omega_0 W h$ of $n$ inputs has
 #
@@ -647,7 +650,9 @@ print(digest(ours=depth["ours"], published=depth["as published"]))
 # %% [markdown]
 # The first layer's own spread, about 10 radians at $\omega_0 = 30$, is no accident: it is the bandwidth. What the biases add is a phase: it shifts each sine and leaves the spread of $z$ over positions alone. Drawn from $(-1, 1)$ as published, times 30, it turns each phase many times round: evenly spread as well.
 #
-# **Does weight_norm silently discard the initialisation I set?** ([TCN#1](https://github.com/locuslab/TCN/issues/1), [hifi-gan#145](https://github.com/jik876/hifi-gan/issues/145))
+# ### Does weight_norm silently discard the initialisation I set?
+#
+# Asked at [TCN#1](https://github.com/locuslab/TCN/issues/1), [hifi-gan#145](https://github.com/jik876/hifi-gan/issues/145).
 # Weight normalisation learns a row $w$ of weights as length times direction,
 #
 # $$
@@ -712,7 +717,9 @@ for goal in ("smooth", "chirp"):
     )
 
 # %% [markdown]
-# **How do I choose omega_0, and is it only a rescaling of the input?** ([siren#4](https://github.com/vsitzmann/siren/issues/4), [ckconv#8](https://github.com/dwromero/ckconv/issues/8), [ccnn#4](https://github.com/david-knigge/ccnn/issues/4))
+# ### How do I choose omega_0, and is it only a rescaling of the input?
+#
+# Asked at [siren#4](https://github.com/vsitzmann/siren/issues/4), [ckconv#8](https://github.com/dwromero/ckconv/issues/8), [ccnn#4](https://github.com/david-knigge/ccnn/issues/4).
 # At the start, yes. Multiply the first layer's argument by $\omega_0$: that scales the position. In later layers $\omega_0$ meets weights that were divided by it. Only the readout, divided as well, is smaller:
 #
 # $$
@@ -790,6 +797,23 @@ for omega_0, (seen, unseen) in share.items():
     )
 
 # %% [markdown]
+# **Turn omega_0 yourself.** The explorer below needs no kernel: the page draws the weights with torch's own generator. At which $\omega_0$ does the kernel become too fast for its 128 lags, and does depth or the seed change that? The cell prints the kernel that the page starts with.
+
+# %%
+from IPython.display import display
+
+from ckutils.widgets import explorer
+
+display(explorer("siren"))
+with torch.random.fork_rng():  # the cells below draw as if this one were not here
+    torch.manual_seed(0)
+    shown = Siren(1, 1, omega_0=30.0, weight_norm=False).double()
+values = shown(torch.linspace(1, -1, 128, dtype=torch.float64)[:, None])[:, 0]
+print("lag     kernel")
+for lag in range(0, 128, 16):
+    print(f"{lag:3} {float(values[lag].detach()):10.5f}")
+
+# %% [markdown]
 # ## 3.7 Positions in [-1, 1], and how far a kernel reaches
 #
 # A network dislikes inputs of 0 to 16,000. Lag $\tau$ of a kernel that reaches over $H$ samples (its *horizon*) is put at
@@ -844,7 +868,9 @@ print("0.9^1000 in a recurrence below 1e-40:", bool(decay.double()[-1] < 1e-40))
 #
 # By hand: $x = (1, 0, 2)$, $k = (3, 2, 1)$. The full convolution is $(3, 2, 7, 4, 2)$. With $n = 4$ the last entry, 2, wraps onto the first: $(5, 2, 7, 4)$. With $n = 5$ it fits.
 #
-# **Why pad to twice the length, is one sample less enough, and where is the padding in the code?** ([safari#4](https://github.com/HazyResearch/safari/issues/4), [safari#47](https://github.com/HazyResearch/safari/issues/47), [s4#103](https://github.com/state-spaces/s4/issues/103), [ThinkDSP#11](https://github.com/AllenDowney/ThinkDSP/issues/11))
+# ### Why pad to twice the length, is one sample less enough, and where is the padding in the code?
+#
+# Asked at [safari#4](https://github.com/HazyResearch/safari/issues/4), [safari#47](https://github.com/HazyResearch/safari/issues/47), [s4#103](https://github.com/state-spaces/s4/issues/103), [ThinkDSP#11](https://github.com/AllenDowney/ThinkDSP/issues/11).
 # The padding is the argument `n` of `rfft`: zeros are appended up to it. $2L$ is enough, $2L - 1$ is, and for $K < L$ so is less. Every length, measured:
 
 # %% mystnb={"image": {"alt": "Largest error of a circular convolution against its FFT length from 100 to 130 on a logarithmic axis: order one up to 118, and from 119, which is L plus K minus 1, rounding error only."}}
@@ -969,7 +995,9 @@ print(digest(without=[without[n] > 1e-12 for n in sorted(without)]))
 #
 # ## 3.10 What float32 costs, and what overlap-add gives back
 #
-# **Why does FFT convolution return small negatives, or garbage beside large values?** ([pytorch#52983](https://github.com/pytorch/pytorch/issues/52983), [scipy#22390](https://github.com/scipy/scipy/issues/22390), [scipy#7217](https://github.com/scipy/scipy/issues/7217))
+# ### Why does FFT convolution return small negatives, or garbage beside large values?
+#
+# Asked at [pytorch#52983](https://github.com/pytorch/pytorch/issues/52983), [scipy#22390](https://github.com/scipy/scipy/issues/22390), [scipy#7217](https://github.com/scipy/scipy/issues/7217).
 # Every output of an FFT is a sum over *all* samples, so its rounding error belongs to all of them:
 #
 # $$
@@ -1015,7 +1043,9 @@ print(digest(exact=exact[0, 0].abs().log10()))
 # %% [markdown]
 # Small negatives are the same error next to a true zero. A non-negative signal and kernel have a non-negative convolution, and the FFT's is one up to (3.11); clip it, or use the direct sum.
 #
-# **Why do half-precision FFTs fail unless the length is a power of two?** ([pytorch#117844](https://github.com/pytorch/pytorch/issues/117844), [pytorch#70664](https://github.com/pytorch/pytorch/issues/70664), [neuraloperator#322](https://github.com/neuraloperator/neuraloperator/issues/322))
+# ### Why do half-precision FFTs fail unless the length is a power of two?
+#
+# Asked at [pytorch#117844](https://github.com/pytorch/pytorch/issues/117844), [pytorch#70664](https://github.com/pytorch/pytorch/issues/70664), [neuraloperator#322](https://github.com/neuraloperator/neuraloperator/issues/322).
 # On a GPU, cuFFT has float16 for powers of two only and bfloat16 not at all; on this CPU, neither exists:
 
 # %%
@@ -1054,7 +1084,7 @@ except ValueError as refusal:
 # ([pytorch#21462](https://github.com/pytorch/pytorch/issues/21462), [fft-conv-pytorch#25](https://github.com/fkodom/fft-conv-pytorch/issues/25), [kornia#1731](https://github.com/kornia/kornia/issues/1731), [scipy#12232](https://github.com/scipy/scipy/issues/12232))
 #
 # Count. A direct sum needs $B\, C_{out} C_{in} L K$ products. By FFT there are $C_{out} C_{in} + B (C_{in} + C_{out})$ transforms of about $n \log_2 n$, and $B\, C_{out} C_{in}\, n/2$ complex products.
-# Many channels share transforms: in a dense layer $B\,(C_{in} + C_{out})$ of them serve $B\, C_{in} C_{out}$ convolutions. A *depthwise* layer has $2B + 1$ transforms a channel for $B$ convolutions, so nothing is shared, and a kernel of 3 has next to nothing to save. `method="auto"` compares these counts, with prices fitted once (`benchmarks/fftconv.py` measures them again on your machine).
+# Many channels share transforms: in a dense layer $B\,(C_{in} + C_{out})$ of them serve $B\, C_{in} C_{out}$ convolutions. A *depthwise* layer has $2B + 1$ transforms a channel for $B$ convolutions, so nothing is shared, and a kernel of 3 has next to nothing to save. `method="auto"` compares these counts, with prices fitted once (`benchmarks/auto.py` measures them again on your machine).
 
 # %%
 from ckutils.fftplan import plan
@@ -1092,6 +1122,23 @@ _ = ax.legend()
 
 # %%
 print(digest(lengths=lengths))
+
+# %% [markdown]
+# Does the rule agree with the clock? Every length of the figure, timed again, the rule's choice over the faster of the two (the rule may also cut into blocks, and then be below 1). Near a crossover either choice costs little:
+
+# %% tags=["nbval-ignore-output"]
+for c in (1, 8, 30):
+    x, paid = torch.randn(4, c, 1000), []
+    for k in lengths:
+        kernel, spent = torch.randn(c, c, k), {"direct": [], "fft": [], "auto": []}
+        for _ in range(5):
+            for method, values in spent.items():
+                start = time.perf_counter()
+                _ = causal_conv(x, kernel, method=method)
+                values.append(time.perf_counter() - start)
+        direct, by_fft, auto = (np.median(values) for values in spent.values())
+        paid.append(round(float(auto / min(direct, by_fft)), 1))
+    print(f"channels {c:2}, K = {lengths}: auto / the faster one {paid}")
 
 # %% [markdown]
 # The backward pass needs no new formula. All three quantities meet in one sum of products,
@@ -1223,7 +1270,32 @@ for b, c, length in ((8, 30, 784), (4, 30, 4000), (8, 100, 784)):
 # %% [markdown]
 # What is saved is arithmetic and, more than that, memory: a product that is never stored is neither written nor read again. The backward pass tiles in the same way: the kernels' gradient exists for one tile, and is multiplied with $\hat s$ and $W$ there. Where (3.22) does not hold, because kernel values are dropped at random or multiplied by a learned window, the layer forms its kernels and convolves by `causal_conv`. In evaluation mode the kernels' spectrum is kept from call to call.
 #
-# **On the GPU** the same code runs with tiles of 256 MB instead of 1 MB, so a few large matrix products do all the work. No GPU was at hand when this chapter was written: not measured.
+# **On the GPU**, where CuPy is installed, a kernel of the book goes one step further: it mixes the spectra of the hidden units in registers, hands the result to its neighbours in shared memory, and multiplies at once. So the kernels' spectra are not even in the cache. Here is the definition of it, one thread an output; `ckutils/cuda/spectral_product.cu` holds the fast one beside it, and counts what each reads and does.
+
+# %%
+from ckutils import cuda
+from ckutils.cuda.standin import cupy_on_cpu
+
+text = cuda.read_source("spectral_product")
+start = text.index('extern "C" __global__ void factorised_spectral_product_naive')
+print(text[start : text.index("\n}", start) + 2])
+
+# %% [markdown]
+# No GPU is needed to see that the fast one is right. Below, a CPU takes the GPU's place: the layer takes the way that it takes there, and every thread of every block of the same text is run. The layer says which way it took when asked.
+
+# %%
+layer, x = CKConv(6, 7).double(), torch.randn(3, 6, 101).double()
+with torch.no_grad():
+    want = layer(x)
+    print("without:", layer.route(x))
+    with cupy_on_cpu() as gpu:
+        y = layer(x)
+        print("with:", layer.route(x))
+print("launched:", *gpu.launches)
+agree("the same layer", y, want, tol=1e-12)
+
+# %% [markdown]
+# By count, at 32 signals of 30 channels and 16,000 samples, the mixing and multiplying needs 5.6 thousand million operations on 0.25 GB, where the published product alone writes 3.7 GB and reads them again. No GPU was at hand when this chapter was written: how long it takes is not measured.
 
 # %% [markdown]
 # ## 3.13 The block, the network, and who sees the future
@@ -1264,7 +1336,9 @@ print("kernel network:", [tuple(m.weight.shape) for m in (*net.hidden, net.reado
 # %% [markdown]
 # The sine stands after the two hidden layers and not after the last, so kernel values have no fixed range. All time steps are computed at once; a loop over steps gives the same numbers, one at a time.
 #
-# **My convolutions are causal, but does the normalisation between them see the future?** The released block calls its norm a layer norm and computes it over channels *and time* (a group norm with one group). Its mean contains samples that have not happened yet. The test is a gradient: of output $t$ with respect to every input.
+# ### My convolutions are causal, but does the normalisation between them see the future?
+#
+# The released block calls its norm a layer norm and computes it over channels *and time* (a group norm with one group). Its mean contains samples that have not happened yet. The test is a gradient: of output $t$ with respect to every input.
 
 
 # %%
@@ -1556,7 +1630,9 @@ print(f"{len(waves) - 240} test clips; accuracy above 0.55: {bool(right > 0.55)}
 # %% [markdown]
 # ## 3.16 Irregular samples, done properly
 #
-# **My samples are irregular: can I give real time stamps instead of a masked grid?** ([ckconv#13](https://github.com/dwromero/ckconv/issues/13), [S5#13](https://github.com/lindermanlab/S5/issues/13), [NeuralCDE#11](https://github.com/patrick-kidger/NeuralCDE/issues/11))
+# ### My samples are irregular: can I give real time stamps instead of a masked grid?
+#
+# Asked at [ckconv#13](https://github.com/dwromero/ckconv/issues/13), [S5#13](https://github.com/lindermanlab/S5/issues/13), [NeuralCDE#11](https://github.com/patrick-kidger/NeuralCDE/issues/11).
 # Yes. A kernel that is a function needs no grid: at any time $q$, sum over the samples seen so far, at their true lags, each with a weight $w_j$:
 #
 # $$
@@ -1757,7 +1833,9 @@ print("without a mask it is worst:", max(filled, key=filled.get) == "zeros, no m
 #
 # ## 3.17 Another sampling rate
 #
-# **Trained at one resolution, tested at another: what must be rescaled, and when does it fail?** ([ccnn#7](https://github.com/david-knigge/ccnn/issues/7), [neuraloperator#139](https://github.com/neuraloperator/neuraloperator/issues/139))
+# ### Trained at one resolution, tested at another: what must be rescaled, and when does it fail?
+#
+# Asked at [ccnn#7](https://github.com/david-knigge/ccnn/issues/7), [neuraloperator#139](https://github.com/neuraloperator/neuraloperator/issues/139).
 # The sum stands for an integral, and every term of a Riemann sum carries the step $\Delta = 1/\text{sr}$:
 #
 # $$
@@ -1916,19 +1994,162 @@ for omega_0 in (3.0, 100.0):
 # %% [markdown]
 # ## 3.19 Exercises
 #
-# Each has a solution folded away below it, which is executed with the chapter.
-#
-# **Exercise 1.** Show that phases spread evenly over the circle give $E[\sin^2(z + \phi)] = \tfrac12$ for *every* distribution of $z$, and check it for spreads 0.1, 1 and 5.
+# First six functions to write, from five minutes to an evening, then questions to think about. `check_...(f)` calls your function on a row of cases.
+# At the first that does not agree it says which, what was expected, what came, and gives a hint. Copy a signature into a cell of your own and begin there;
+# a solution is folded away below each, executed with the chapter. This is what a check says to a function that is only begun:
 
-# %% tags=["hide-cell"]
-# sin^2(a) = (1 - cos 2a)/2, and cos(2z + 2 phi) averages to 0 over phi, whatever z is.
-phase = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000 * 2 * math.pi
-for spread_z in (0.1, 1.0, 5.0):
-    z = spread_z * torch.randn(500, 1, dtype=torch.float64)
-    agree(f"spread {spread_z}", torch.sin(z + phase).square().mean(), 0.5, tol=1e-9)
+# %%
+from ckutils.exercises import (
+    check_causal_fft,
+    check_irregular,
+    check_new_rate,
+    check_stream,
+    check_weight_norm_gradient,
+    check_wrapped_outputs,
+)
+
+try:
+    check_new_rate(lambda horizon, rate, new_rate: (horizon, 1.0))
+except AssertionError as told:
+    print(told)
 
 # %% [markdown]
-# **Exercise 2.** A signal of 1,000 samples meets a kernel of 300. Which FFT length does (3.8) choose? And which is the shortest, of any factors, that gives the last 701 outputs right, though not the first?
+# ### Functions to write
+#
+# **Exercise 3.1** (5 minutes). A layer trained at 100 Hz with `horizon=51` reaches how many milliseconds back? How many lags has its kernel at 250 Hz, and what is its sum multiplied by? Write both for any rates; no lag may reach further back than before.
+#
+# ```python
+# def new_rate(horizon, rate, other_rate):
+#     # an int, two rates in samples a second
+#     return lags, factor  # an int, a float
+# ```
+
+
+# %% tags=["hide-cell"]
+def new_rate(horizon, rate, other_rate):
+    # 50 steps of 10 ms are 500 ms; at 250 Hz a step is 4 ms, so 500/4 + 1 = 126 lags
+    return (horizon - 1) * other_rate // rate + 1, rate / other_rate
+
+
+check_new_rate(new_rate)
+
+# %% [markdown]
+# **Exercise 3.2** (10 minutes). A signal and a kernel are multiplied as spectra of length $n$, with $n$ at least as large as both, but maybe below $L + K - 1$. How many of the first $L$ outputs differ from the causal convolution?
+#
+# ```python
+# def wrapped_outputs(n, signal, taps):  # three ints
+#     return count
+# ```
+
+
+# %% tags=["hide-cell"]
+def wrapped_outputs(n, signal, taps):
+    return max(signal + taps - 1 - n, 0)  # what does not fit returns at the beginning
+
+
+check_wrapped_outputs(wrapped_outputs)
+
+# %% [markdown]
+# **Exercise 3.3** (20 minutes). Write the causal convolution (3.5) of one channel by FFT, for *any* two lengths, odd ones too, and for kernels longer than the signal.
+#
+# ```python
+# def causal_fft(x, kernel):  # (t,) and (k,), float64
+#     return y  # (t,)
+# ```
+
+
+# %% tags=["hide-cell"]
+def causal_fft(x, kernel):
+    n = len(x) + len(kernel) - 1
+    spectrum = torch.fft.rfft(x, n) * torch.fft.rfft(kernel, n)
+    return torch.fft.irfft(spectrum, n)[: len(x)]
+
+
+check_causal_fft(causal_fft)
+
+# %% [markdown]
+# **Exercise 3.4** (20 minutes). Weight normalisation (3.17) learns length and direction of each row. Carry a gradient in $w$ back to $v$ and $g$, without autograd. Which part of it does $v$ never see?
+#
+# ```python
+# def weight_norm_gradient(v, g, gradient):
+#     # (rows, n), (rows, 1), (rows, n), float64
+#     return to_v, to_g  # (rows, n), (rows, 1)
+# ```
+
+
+# %% tags=["hide-cell"]
+def weight_norm_gradient(v, g, gradient):
+    length = v.norm(dim=1, keepdim=True)
+    direction = v / length
+    to_g = (gradient * direction).sum(1, keepdim=True)
+    # the part along v changes the length only, which is g's affair
+    return g / length * (gradient - to_g * direction), to_g
+
+
+check_weight_norm_gradient(weight_norm_gradient)
+
+# %% [markdown]
+# **Exercise 3.5** (an hour). A small CKConv at true times: the sum (3.29), for any kernel that is a function of the lag. Samples come in any order, and a kernel may have no value at negative lags.
+#
+# ```python
+# def irregular(times, values, queries, weights, kernel):
+#     # times (n,), values (c_in, n), queries (q,), weights (n,),
+#     # all float64;
+#     # kernel(lags) -> (*lags.shape, c_out, c_in)
+#     return y  # (c_out, q)
+# ```
+
+
+# %% tags=["hide-cell"]
+def irregular(times, values, queries, weights, kernel):
+    lags = queries[:, None] - times  # (q, n)
+    seen = (lags >= 0)[..., None, None]
+    # chosen, not multiplied by 0: the kernel is only asked where it has a value
+    psi = kernel(lags.clamp_min(0)).where(seen, 0)  # (q, n, c_out, c_in)
+    return torch.einsum("qnoi,in->oq", psi, values * weights)
+
+
+check_irregular(irregular)
+
+# %% [markdown]
+# **Exercise 3.6** (an evening). A stream by *overlap-save*, the sister of overlap-add: keep the last $K - 1$ samples, transform blocks of `n_fft` entries that begin with them, throw away the outputs that wrapped, (3.27).
+# Chunks have any sizes, and two streams must not disturb each other.
+#
+# ```python
+# def overlap_save(kernel, n_fft):  # (k,), float64; n_fft >= k
+#     def push(chunk):  # (any,)
+#         return outputs  # as many, those of this chunk
+#     return push
+# ```
+
+
+# %% tags=["hide-cell"]
+def overlap_save(kernel, n_fft):
+    reach = len(kernel) - 1
+    step = n_fft - reach  # outputs of one transform that nothing wraps onto
+    spectrum, past = torch.fft.rfft(kernel, n_fft), kernel.new_zeros(reach)
+
+    def push(chunk):
+        nonlocal past
+        line, parts = torch.cat([past, chunk]), [chunk[:0]]
+        for start in range(0, len(chunk), step):
+            block = line[start : start + n_fft]
+            circle = torch.fft.irfft(torch.fft.rfft(block, n_fft) * spectrum, n_fft)
+            parts.append(circle[reach : len(block)])
+        past = line[len(line) - reach :]
+        return torch.cat(parts)
+
+    return push
+
+
+check_stream(overlap_save)
+
+# %% [markdown]
+# ### Questions to think about
+#
+# Each ends in something that is executed with the solution.
+#
+# **A** (5 minutes). A signal of 1,000 samples meets a kernel of 300. Which FFT length does (3.8) choose? And which is the shortest, of any factors, that gives the last 701 outputs right, though not the first?
 
 # %% tags=["hide-cell"]
 print("chosen:", fft_length(1000 + 300 - 1))
@@ -1940,16 +2161,45 @@ right = (y - exact).abs() < 1e-9
 print("right from output", int((~right).nonzero().max()) + 1, "on")
 
 # %% [markdown]
-# **Exercise 3.** Count the parameters of a CKCNN with 3 blocks of 16 channels, 2 input channels and 5 outputs by the pattern of (3.26).
+# **B** (5 minutes). Does `layer.kernel` know the answer of exercise 3.1?
 
 # %% tags=["hide-cell"]
-by_hand = (
-    6 * (96 + 1088) + 34 * (2 * 16 + 5 * 256) + 6 * 16 + 6 * 32 + 48 + (16 * 5 + 5)
-)
+layer = CKConv(1, 1, horizon=51)
+kernel = layer.kernel(200, resolution=2.5)[0, 0].detach()
+lags = int(kernel.nonzero().max()) + 1
+print("lags within the horizon:", lags, lags == new_rate(51, 100, 250)[0])
+
+# %% [markdown]
+# **C** (10 minutes). Count the parameters of a CKCNN with 3 blocks of 16 channels, 2 input channels and 5 outputs by the pattern of (3.26).
+
+# %% tags=["hide-cell"]
+sines, readouts = 6 * (96 + 1088), 34 * (2 * 16 + 5 * 256)
+by_hand = sines + readouts + 6 * 16 + 6 * 32 + 48 + (16 * 5 + 5)
 print(by_hand, by_hand == count_weights(CKCNN(2, 5, channels=16, blocks=3)))
 
 # %% [markdown]
-# **Exercise 4.** A window $m(\tau)$ that is the same for all kernels, for instance
+# **D** (10 minutes). Show that phases spread evenly over the circle give $E[\sin^2(z + \phi)] = \tfrac12$ for *every* distribution of $z$, and check it for spreads 0.1, 1 and 5.
+
+# %% tags=["hide-cell"]
+# sin^2(a) = (1 - cos 2a)/2, and cos(2z + 2 phi) averages to 0 over phi, whatever z is.
+phase = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000 * 2 * math.pi
+for spread_z in (0.1, 1.0, 5.0):
+    z = spread_z * torch.randn(500, 1, dtype=torch.float64)
+    agree(f"spread {spread_z}", torch.sin(z + phase).square().mean(), 0.5, tol=1e-9)
+
+# %% [markdown]
+# **E** (10 minutes). Which is the shortest history that a streamed CKConv of horizon $H$ needs? Show that one sample less is too little.
+
+# %% tags=["hide-cell"]
+layer = CKConv(1, 1, horizon=20, bias=False)
+x = torch.randn(1, 1, 60)
+whole = layer(x).detach()
+for history in (19, 18):  # H - 1, and one less
+    chunk = layer(x[..., 40 - history :])[..., history:].detach()
+    print(history, "samples:", torch.allclose(chunk, whole[..., 40:], atol=1e-5))
+
+# %% [markdown]
+# **F** (20 minutes). A window $m(\tau)$ that is the same for all kernels, for instance
 #
 # $$
 # m(p) = \exp\Big(-\frac{(p - c)^2}{2 s^2}\Big), \tag{3.34}
@@ -1971,26 +2221,6 @@ mix = torch.cat([net.readout.weight, net.readout.bias[:, None]], 1).view(4, 3, 3
 x = torch.randn(2, 3, 50)
 got = factorised.mixed_causal_conv(x, basis.T, mix).detach()
 agree("a shared window commutes", got, layer(x).detach(), tol=1e-5)
-
-# %% [markdown]
-# **Exercise 5.** Which is the shortest history that a streamed CKConv of horizon $H$ needs? Show that one sample less is too little.
-
-# %% tags=["hide-cell"]
-layer = CKConv(1, 1, horizon=20, bias=False)
-x = torch.randn(1, 1, 60)
-whole = layer(x).detach()
-for history in (19, 18):  # H - 1, and one less
-    chunk = layer(x[..., 40 - history :])[..., history:].detach()
-    print(history, "samples:", torch.allclose(chunk, whole[..., 40:], atol=1e-5))
-
-# %% [markdown]
-# **Exercise 6.** A layer trained at 100 Hz with `horizon=51` reaches how many milliseconds back? How many lags has its kernel at 250 Hz, and what is it multiplied by?
-
-# %% tags=["hide-cell"]
-# 50 steps of 10 ms are 500 ms; at 250 Hz a step is 4 ms, so 500/4 + 1 = 126 lags.
-layer = CKConv(1, 1, horizon=51)
-kernel = layer.kernel(200, resolution=2.5)[0, 0].detach()
-print("lags within the horizon:", int(kernel.nonzero().max()) + 1, " factor:", 1 / 2.5)
 
 # %% [markdown]
 # ## 3.20 What the sources say
@@ -2055,3 +2285,5 @@ print("lags within the horizon:", int(kernel.nonzero().max()) + 1, " factor:", 1
 # - T. Salimans, D. P. Kingma: *Weight normalization*, NeurIPS 2016, [arXiv:1602.07868](https://arxiv.org/abs/1602.07868).
 # - S. Bai, J. Z. Kolter, V. Koltun: *An empirical evaluation of generic convolutional and recurrent networks*, [arXiv:1803.01271](https://arxiv.org/abs/1803.01271): the TCN and the two tests of memory.
 # - T. G. Stockham: *High-speed convolution and correlation*, 1966, [doi:10.1145/1464182.1464209](https://doi.org/10.1145/1464182.1464209): overlap-add.
+#
+# **In the package.** Each function of this chapter, with its docstring and a way back to its section: [the reference](../book/api.md#chapter-3-kernels-that-a-network-computes).

@@ -42,8 +42,9 @@ if importlib.util.find_spec("ckutils") is None:
         )
     source = f"ckutils @ git+https://github.com/{REPOSITORY}@{TAG}"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", source]
-    if subprocess.run(pip).returncode:
-        raise SystemExit(f"no network? Install it by hand, then rerun: {source}")
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{done.stderr}No network? Install by hand: {source}")
 from ckutils.checks import describe_runtime
 
 print(describe_runtime())
@@ -215,7 +216,9 @@ from ckutils.scan import _blocked_scan
 source(_blocked_scan)
 
 # %% [markdown]
-# **Should the recurrent and the convolutional mode give the same numbers, and why do mine not?** ([s4#115](https://github.com/state-spaces/s4/issues/115), [s4 PR#114](https://github.com/state-spaces/s4/pull/114), [mamba-minimal#11](https://github.com/johnma2006/mamba-minimal/issues/11)) They should, up to rounding, if three things hold: both modes use the *same* discretised coefficients, both include the initial state, and the tolerance is that of the arithmetic. In double precision a term that is $d$ steps old has passed $2d$ roundings in a loop; an FFT errs by about $\varepsilon \log_2 T\, \|a^t\|\, \|b\|$ at every $t$, also where $h_t$ is small.
+# ### Should the recurrent and the convolutional mode give the same numbers, and why do mine not?
+#
+# Asked at [s4#115](https://github.com/state-spaces/s4/issues/115), [s4 PR#114](https://github.com/state-spaces/s4/pull/114), [mamba-minimal#11](https://github.com/johnma2006/mamba-minimal/issues/11). They should, up to rounding, if three things hold: both modes use the *same* discretised coefficients, both include the initial state, and the tolerance is that of the arithmetic. In double precision a term that is $d$ steps old has passed $2d$ roundings in a loop; an FFT errs by about $\varepsilon \log_2 T\, \|a^t\|\, \|b\|$ at every $t$, also where $h_t$ is small.
 
 # %%
 from ckutils.recurrence import geometric_spectrum, powers
@@ -249,7 +252,9 @@ print("the loop itself in single precision is off by more than 1e-6:", error > 1
 # %% [markdown]
 # The last line is the answer to the second half of the question. In single precision the very same loop is already more than $10^{-6}$ away from itself in double, so a check at $10^{-6}$ fails although nothing is wrong. That, two modes with different discretisations, and a forgotten initial state are what the threads found.
 #
-# **Has torch a parallel scan like JAX, or must I write the loop?** ([pytorch#95408](https://github.com/pytorch/pytorch/issues/95408), [tinygrad#3039](https://github.com/tinygrad/tinygrad/issues/3039)) There is one, `torch._higher_order_ops.associative_scan`, still behind an underscore, and its documentation calls it a prototype. Here is a scan in ten lines for any length: before each pass, entry $t$ of $(a, b)$ is the composition (4.9) of the last $r$ steps.
+# ### Has torch a parallel scan like JAX, or must I write the loop?
+#
+# Asked at [pytorch#95408](https://github.com/pytorch/pytorch/issues/95408), [tinygrad#3039](https://github.com/tinygrad/tinygrad/issues/3039). There is one, `torch._higher_order_ops.associative_scan`, still behind an underscore, and its documentation calls it a prototype. Here is a scan in ten lines for any length: before each pass, entry $t$ of $(a, b)$ is the composition (4.9) of the last $r$ steps.
 
 
 # %%
@@ -276,9 +281,9 @@ for length in (1, 2, 31, 32, 33, 1000):
     )
 
 # %% [markdown]
-# ### Counting before timing
+# ### Why does associative scan lose to a loop on a CPU, and a recursive filter on a GPU?
 #
-# **Why does associative scan lose to a loop on a CPU?** ([jax#18221](https://github.com/jax-ml/jax/issues/18221), [jax#14190](https://github.com/jax-ml/jax/issues/14190), [jax#19498](https://github.com/jax-ml/jax/issues/19498)) **And why does a recursive filter run hundreds of times slower on a GPU?** ([audio#1408](https://github.com/pytorch/audio/issues/1408), [cusignal#7](https://github.com/rapidsai/cusignal/issues/7)) Both answers are counts. The cell below runs each method while it counts calls of torch operations and multiplications.
+# Asked at [jax#18221](https://github.com/jax-ml/jax/issues/18221), [jax#14190](https://github.com/jax-ml/jax/issues/14190), [jax#19498](https://github.com/jax-ml/jax/issues/19498); [audio#1408](https://github.com/pytorch/audio/issues/1408), [cusignal#7](https://github.com/rapidsai/cusignal/issues/7). On the GPU of the second question a filter ran hundreds of times slower than on a CPU. Count before you time. Both answers are counts. The cell below runs each method while it counts calls of torch operations and multiplications.
 
 # %%
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -386,7 +391,9 @@ print(f"complex coefficients: {other / real:.1f} times the time of real ones")
 # %% [markdown]
 # Above the line the blocked scan is faster. The ten lines and the FFT make fewer calls and win on short sequences; their work a step grows with $\log_2 T$, and somewhere between a few hundred and a few thousand steps the blocked scan overtakes them. The Python loop, whose cost is calls, loses from about a hundred steps on. (Times differ from machine to machine; run the cell to see yours.) Complex coefficients change no count, only the price of a product: four real products and two sums. On a GPU: **not measured**; the same code runs there, and the counts above say what to expect.
 #
-# **Can I scan a dense transition matrix, or only a diagonal one?** ([minimal-LRU#3](https://github.com/NicolasZucchet/minimal-LRU/issues/3), [pytorch#120189](https://github.com/pytorch/pytorch/issues/120189)) The answer in the first thread, that a dense matrix rules out the parallel scan, is too strong. Composition (4.9) with matrices, $(W_2W_1,\; W_2 b_1 + b_2)$, is as associative as with numbers. What it rules out is a *cheap* scan: each composition multiplies two matrices, $n^3$ products where the diagonal form has $n$. Below: exact, counted, and equal to the diagonalised version (section 4.4).
+# ### Can I scan a dense transition matrix, or only a diagonal one?
+#
+# Asked at [minimal-LRU#3](https://github.com/NicolasZucchet/minimal-LRU/issues/3), [pytorch#120189](https://github.com/pytorch/pytorch/issues/120189). The answer in the first thread, that a dense matrix rules out the parallel scan, is too strong. Composition (4.9) with matrices, $(W_2W_1,\; W_2 b_1 + b_2)$, is as associative as with numbers. What it rules out is a *cheap* scan: each composition multiplies two matrices, $n^3$ products where the diagonal form has $n$. Below: exact, counted, and equal to the diagonalised version (section 4.4).
 
 
 # %%
@@ -614,7 +621,9 @@ print("from below 1e-13 to above 1e-4:", errors[0] < 1e-13 and errors[-1] > 1e-4
 # %% [markdown]
 # A matrix drawn at random is defective with probability 0, but it may be ill-conditioned. Learning $\lambda$ directly, as the linear recurrent unit does, avoids the question: whatever the parameters are, the state is diagonal.
 #
-# **Why twice the real part, and what do the sign of the imaginary part and an odd state size change?** ([s4#120](https://github.com/state-spaces/s4/issues/120), [s4#160](https://github.com/state-spaces/s4/issues/160), [annotated-s4#74](https://github.com/srush/annotated-s4/issues/74), [celerite#152](https://github.com/dfm/celerite/issues/152)) A real $W$ has its complex eigenvalues in conjugate pairs, and the weights $c_k$ of its kernel come in the same pairs. A pair adds up to $c\lambda^\tau + \bar c\bar\lambda^\tau = 2\operatorname{Re}(c\lambda^\tau)$, so half the states are enough. It does not matter which of the two is kept: conjugating both $c$ and $\lambda$ leaves the real part. But an odd $n$ has a real eigenvalue, which is no pair; code that stores $\lfloor n/2\rfloor$ complex states loses it.
+# ### Why twice the real part, and what do the sign of the imaginary part and an odd state size change?
+#
+# Asked at [s4#120](https://github.com/state-spaces/s4/issues/120), [s4#160](https://github.com/state-spaces/s4/issues/160), [annotated-s4#74](https://github.com/srush/annotated-s4/issues/74), [celerite#152](https://github.com/dfm/celerite/issues/152). A real $W$ has its complex eigenvalues in conjugate pairs, and the weights $c_k$ of its kernel come in the same pairs. A pair adds up to $c\lambda^\tau + \bar c\bar\lambda^\tau = 2\operatorname{Re}(c\lambda^\tau)$, so half the states are enough. It does not matter which of the two is kept: conjugating both $c$ and $\lambda$ leaves the real part. But an odd $n$ has a real eigenvalue, which is no pair; code that stores $\lfloor n/2\rfloor$ complex states loses it.
 
 # %%
 W = 0.95 * torch.linalg.qr(torch.randn(5, 5, generator=draw, dtype=F64))[0]
@@ -684,6 +693,24 @@ print(
 )
 
 # %% [markdown]
+# **Move the eigenvalues yourself.** The explorer below needs no kernel. How near to the circle must an eigenvalue lie for half of the gradient to survive 60 steps, and how large does the gradient grow on its way to zero at 0.9 and 0.8 with a coupling of 4? The cell prints, from `lru_kernel` and the powers of $W$, what the page starts with.
+
+# %%
+from IPython.display import display
+
+from ckutils.widgets import explorer
+
+display(explorer("recurrence"))
+pairs = torch.tensor([[0.9, 0.35], [-0.5, 0.75]], dtype=F64)
+W = torch.block_diag(*[torch.stack([a, -b, b, a]).view(2, 2) for a, b in pairs])
+U = torch.tensor([[1.0], [0], [1], [0]], dtype=F64)
+values = (U.T @ lru_kernel(W, U, 64)[:, 0])[0]
+print("step    kernel  gradient")
+for step in (0, 1, 2, 5, 10, 20, 40, 63):
+    norm = torch.linalg.matrix_norm(torch.linalg.matrix_power(W, step), 2)
+    print(f"{step:4} {float(values[step]):9.4f} {float(norm):9.4f}")
+
+# %% [markdown]
 # The corrected sentence:
 #
 # > **Long-run gradients of a linear recurrence.** If $\rho < 1$, $\|W^T\| \to 0$ like $\rho^T$ up to a polynomial factor: the gradient from step $T$ back to step 0 vanishes. If $\rho > 1$ it explodes. If $\rho = 1$ it does neither, provided that every eigenvalue on the circle, $1$ or not, has a full set of eigenvectors; a Jordan block there grows like a polynomial. For non-normal $W$ this says nothing about the first steps: the norm may grow before it falls, above tenfold in the figure.
@@ -716,7 +743,9 @@ print("the path to the start has vanished:", bool(g_start < 1e-15))
 print("the parameter's gradient has not:", bool(g_lam.abs() > 1e-3))
 
 # %% [markdown]
-# **Is the gradient of a complex parameter the conjugate of what I expect?** ([pytorch#41857](https://github.com/pytorch/pytorch/issues/41857), [jax#9110](https://github.com/jax-ml/jax/issues/9110), [jax#4891](https://github.com/jax-ml/jax/issues/4891), [tensorflow#3348](https://github.com/tensorflow/tensorflow/issues/3348)) For a real loss $L(\lambda)$ the direction of steepest ascent is $\partial L/\partial \operatorname{Re}\lambda + i\,\partial L/\partial \operatorname{Im}\lambda$. Finite differences measure exactly this, torch returns exactly this, and JAX returns its conjugate (the tests of this chapter check both). The cell takes a small step against each.
+# ### Is the gradient of a complex parameter the conjugate of what I expect?
+#
+# Asked at [pytorch#41857](https://github.com/pytorch/pytorch/issues/41857), [jax#9110](https://github.com/jax-ml/jax/issues/9110), [jax#4891](https://github.com/jax-ml/jax/issues/4891), [tensorflow#3348](https://github.com/tensorflow/tensorflow/issues/3348). For a real loss $L(\lambda)$ the direction of steepest ascent is $\partial L/\partial \operatorname{Re}\lambda + i\,\partial L/\partial \operatorname{Im}\lambda$. Finite differences measure exactly this, torch returns exactly this, and JAX returns its conjugate (the tests of this chapter check both). The cell takes a small step against each.
 
 # %%
 x = torch.randn(50, generator=draw, dtype=C128)
@@ -740,7 +769,9 @@ print("a step against it lowers the loss:", bool(down < loss(lam)))
 print("and lowers it more than a step against the conjugate:", bool(down < other))
 
 # %% [markdown]
-# **What should Adam do with complex parameters: one second moment or two?** ([pytorch#59998](https://github.com/pytorch/pytorch/issues/59998), [tensorflow#38541](https://github.com/tensorflow/tensorflow/issues/38541), [neuraloperator PR#420](https://github.com/neuraloperator/neuraloperator/pull/420)) torch treats a complex number as two reals, each with a second moment of its own: a run with a complex parameter and one with the pair coincide. The other rule keeps one moment, of $|g|^2$. The difference shows when the problem is turned in the complex plane: the modulus rule turns with it, the rule of pairs does not.
+# ### What should Adam do with complex parameters: one second moment or two?
+#
+# Asked at [pytorch#59998](https://github.com/pytorch/pytorch/issues/59998), [tensorflow#38541](https://github.com/tensorflow/tensorflow/issues/38541), [neuraloperator PR#420](https://github.com/neuraloperator/neuraloperator/pull/420). torch treats a complex number as two reals, each with a second moment of its own: a run with a complex parameter and one with the pair coincide. The other rule keeps one moment, of $|g|^2$. The difference shows when the problem is turned in the complex plane: the modulus rule turns with it, the rule of pairs does not.
 
 
 # %%
@@ -1238,7 +1269,9 @@ memory = -1 / math.log(float(modulus))
 print(f"memory meant: 1e+07 steps; of the stored modulus: {memory:.3g}")
 
 # %% [markdown]
-# **Is cumulative sum in log space a safe way to solve the recurrence?** ([accelerated-scan#11](https://github.com/proger/accelerated-scan/issues/11), [heinsen_sequence#1](https://github.com/glassroom/heinsen_sequence/issues/1), [pytorch#52213](https://github.com/pytorch/pytorch/issues/52213), [annotated-mamba#1](https://github.com/srush/annotated-mamba/issues/1)) The tempting closed form divides by cumulative products,
+# ### Is cumulative sum in log space a safe way to solve the recurrence?
+#
+# Asked at [accelerated-scan#11](https://github.com/proger/accelerated-scan/issues/11), [heinsen_sequence#1](https://github.com/glassroom/heinsen_sequence/issues/1), [pytorch#52213](https://github.com/pytorch/pytorch/issues/52213), [annotated-mamba#1](https://github.com/srush/annotated-mamba/issues/1). The tempting closed form divides by cumulative products,
 #
 # $$
 # h_t = A_t \sum_{s \le t} \frac{b_s}{A_s}, \qquad A_t = a_0 a_1 \cdots a_t. \tag{4.28}
@@ -1290,7 +1323,9 @@ early = float(log_error[-50:].mean() / log_error[:50].mean())
 print("and over three times its own early error:", early > 3)
 
 # %% [markdown]
-# **An FFT answers with an absolute error.** A loud start and a quiet tail: the tail's digits drown.
+# ### An FFT answers with an absolute error
+#
+# A loud start and a quiet tail: the tail's digits drown.
 
 # %%
 b = torch.zeros(4000)
@@ -1306,7 +1341,9 @@ for method in ("scan", "fft"):
     )
 
 # %% [markdown]
-# **Why does torch.compile warn or fail on my complex state?** ([pytorch#125718](https://github.com/pytorch/pytorch/issues/125718), [pytorch#93424](https://github.com/pytorch/pytorch/issues/93424), [pytorch#98161](https://github.com/pytorch/pytorch/issues/98161)) The compiler's code generator for CPU and GPU has no complex arithmetic: it says so in a warning and leaves those operations to the eager kernels. Written out with pairs of reals, $(a_r + i a_i)(h_r + i h_i)$, the same step has nothing complex in it. The values are equal; a state kept as complex is shorter to write, so this book keeps it.
+# ### Why does torch.compile warn or fail on my complex state?
+#
+# Asked at [pytorch#125718](https://github.com/pytorch/pytorch/issues/125718), [pytorch#93424](https://github.com/pytorch/pytorch/issues/93424), [pytorch#98161](https://github.com/pytorch/pytorch/issues/98161). The compiler's code generator for CPU and GPU has no complex arithmetic: it says so in a warning and leaves those operations to the eager kernels. Written out with pairs of reals, $(a_r + i a_i)(h_r + i h_i)$, the same step has nothing complex in it. The values are equal; a state kept as complex is shorter to write, so this book keeps it.
 
 
 # %%
@@ -1368,44 +1405,163 @@ except RuntimeError as error:
 # %% [markdown]
 # ## Exercises
 #
-# Each solution is executed and checks itself; unfold it after you have tried.
+# First six functions to write, from five minutes to an evening, then questions to think about. `check_...(f)` calls your function on a row of cases.
+# At the first that does not agree it says which, what was expected, what came, and gives a hint. Copy a signature into a cell of your own and begin there;
+# a solution is folded away below each, executed with the chapter. This is what a check says to a function that is only begun:
+
+# %%
+from ckutils.exercises import (
+    check_hold,
+    check_memory_parameter,
+    check_prefix_scan,
+    check_reverse_pass,
+    check_ring,
+    check_two_averages,
+)
+
+try:
+    check_memory_parameter(lambda half_life: -math.log(half_life))
+except AssertionError as told:
+    print(told)
+
+# %% [markdown]
+# ### Functions to write
 #
-# **1.** Which $W$, $U$ and $C$ make the Fibonacci numbers $1, 1, 2, 3, 5, \dots$ the kernel of a recurrence? What is its largest eigenvalue, and what does (4.15) say about its gradients?
+# **Exercise 4.1** (5 minutes). After how many steps has the gradient through $\lambda = 0.999$ fallen to one half? Turn the question round: which $\nu$ in (4.18) gives a half-life of so many steps?
+#
+# ```python
+# def memory_parameter(half_life):  # a number of steps > 0
+#     return nu  # a float
+# ```
+
+
+# %% tags=["hide-cell"]
+def memory_parameter(half_life):
+    # exp(-e^nu T) = 1/2, so e^nu = log(2) / T
+    return math.log(math.log(2) / half_life)
+
+
+check_memory_parameter(memory_parameter)
+print("lambda = 0.999 halves in", math.ceil(math.log(0.5) / math.log(0.999)), "steps")
+
+# %% [markdown]
+# **Exercise 4.2** (10 minutes). The start (4.19): turn uniform numbers into eigenvalues on a ring, evenly by area.
+#
+# ```python
+# def ring(u, v, r_min, r_max, max_phase):
+#     # u, v (n,), float64, in [0, 1]
+#     return eigenvalues  # (n,), complex128
+# ```
+
+
+# %% tags=["hide-cell"]
+def ring(u, v, r_min, r_max, max_phase):
+    modulus = (r_min**2 + u * (r_max**2 - r_min**2)).sqrt()
+    return torch.polar(modulus, max_phase * v)
+
+
+check_ring(ring)
+
+# %% [markdown]
+# **Exercise 4.3** (20 minutes). Two exponential averages in a row, each with coefficient $a$: $u_t = a u_{t-1} + (1-a) x_t$, $v_t = a v_{t-1} + (1-a) u_t$. Write both as one recurrence (4.1) with the state $(u, v)$. Which kernel does $v$ see, and is $W$ diagonalisable?
+#
+# ```python
+# def two_averages(a):  # 0 <= a < 1
+#     return W, U  # (2, 2), (2,), float64
+# ```
+
+
+# %% tags=["hide-cell"]
+def two_averages(a):
+    # v_t = a v_(t-1) + (1 - a) (a u_(t-1) + (1 - a) x_t); a Jordan block for 0 < a < 1
+    W = torch.tensor([[a, 0], [(1 - a) * a, a]], dtype=F64)
+    return W, torch.tensor([1 - a, (1 - a) ** 2], dtype=F64)
+
+
+check_two_averages(two_averages)  # v sees (1 - a)^2 (tau + 1) a^tau
+
+# %% [markdown]
+# **Exercise 4.4** (20 minutes). The zero-order hold (4.24) to full precision at every rate: complex, zero, and so small that $e^z - 1$ loses its digits.
+#
+# ```python
+# def hold(rate, step):  # a float or complex number, a float
+#     return a, g  # two numbers
+# ```
+
+
+# %% tags=["hide-cell"]
+def hold(rate, step):
+    z = complex(rate * step)
+    return np.exp(z), step if z == 0 else np.expm1(z) / rate
+
+
+check_hold(hold)
+
+# %% [markdown]
+# **Exercise 4.5** (an hour). The reverse pass of $h_t = a_t h_{t-1} + b_t$, for coefficients that change and may be complex: gradients in all $a_t$ and $b_t$, in one loop from the end, (4.16). Which coefficient belongs to step $t$?
+#
+# ```python
+# def reverse_pass(a, h, g):
+#     # coefficients, states, and what arrives at each state: (T,)
+#     return to_a, to_b  # (T,), as torch defines complex gradients
+# ```
+
+
+# %% tags=["hide-cell"]
+def reverse_pass(a, h, g):
+    later, gradients = torch.zeros_like(g[0]), []
+    for t in reversed(range(len(g))):
+        ahead = a[t + 1].conj() if t + 1 < len(a) else 0  # leads from t + 1 back to t
+        later = g[t] + ahead * later
+        gradients.append(later)
+    to_b = torch.stack(gradients[::-1])
+    before = torch.cat([torch.zeros_like(h[:1]), h[:-1]])  # a_t met h_(t-1)
+    return to_b * before.conj(), to_b
+
+
+check_reverse_pass(reverse_pass)
+
+# %% [markdown]
+# **Exercise 4.6** (an evening). The scan of section 4.2 for *any* associative operation: all prefixes of $n$ items with at most $2n$ combinations, of which at most $2 \lceil \log_2 n \rceil$ wait for one another. Any $n$, and nothing may commute.
+# (The ten lines of section 4.2 take $n \log_2 n$, a loop waits $n - 1$ times.) The check joins words, so that you can read what went wrong.
+#
+# ```python
+# def prefix_scan(combine, items):  # combine(earlier, later) -> item
+#     return prefixes  # a list as long as items
+# ```
+
+
+# %% tags=["hide-cell"]
+def prefix_scan(combine, items):
+    if len(items) < 2:
+        return list(items)
+    pairs = [combine(*pair) for pair in zip(items[::2], items[1::2], strict=False)]
+    ends = prefix_scan(combine, pairs)  # the prefixes that end at items 1, 3, 5, ...
+    whole = [items[0]]
+    for i in range(1, len(items)):
+        even = i % 2 == 0  # one more item behind a prefix of pairs
+        whole.append(combine(ends[i // 2 - 1], items[i]) if even else ends[i // 2])
+    return whole
+
+
+check_prefix_scan(prefix_scan)
+
+# %% [markdown]
+# ### Questions to think about
+#
+# Each ends in a check that is executed with the solution.
+#
+# **A** (5 minutes). Which $W$, $U$ and $C$ make the Fibonacci numbers $1, 1, 2, 3, 5, \dots$ the kernel of a recurrence? What is its largest eigenvalue, and what does (4.15) say about its gradients?
 
 # %% tags=["hide-cell"]
 W, e1 = torch.tensor([[1.0, 1.0], [1.0, 0.0]], dtype=F64), torch.eye(2, dtype=F64)[0]
 fibonacci = readout_kernel(e1, W, e1, 12)
 print([int(value) for value in fibonacci])
-golden = (1 + math.sqrt(5)) / 2
-agree(
-    "largest eigenvalue = golden ratio: gradients explode",
-    torch.linalg.eigvalsh(W).max(),
-    golden,
-    tol=1e-12,
-)
+largest, golden = torch.linalg.eigvalsh(W).max(), (1 + math.sqrt(5)) / 2
+agree("golden ratio: gradients explode", largest, golden, tol=1e-12)
 
 # %% [markdown]
-# **2.** Two exponential averages in a row, each with coefficient $a$: $u_t = a u_{t-1} + (1-a) x_t$, $v_t = a v_{t-1} + (1-a) u_t$. Write both as one recurrence with two states. Which kernel does $v$ see, and is $W$ diagonalisable?
-
-# %% tags=["hide-cell"]
-a = 0.8
-W = torch.tensor([[a, 0.0], [(1 - a) * a, a]], dtype=F64)
-U = torch.tensor([1 - a, (1 - a) ** 2], dtype=F64)
-kernel = readout_kernel(torch.tensor([0.0, 1.0], dtype=F64), W, U, 30)
-k = torch.arange(30, dtype=F64)
-want = (1 - a) ** 2 * (k + 1) * a**k  # a Jordan block: not diagonalisable
-agree("v sees (1-a)^2 (tau+1) a^tau", kernel, want, tol=1e-14)
-
-# %% [markdown]
-# **3.** After how many steps has the gradient through $\lambda = 0.999$ fallen to one half? How large must $e^\nu$ be in (4.18) for a half-life of 10,000 steps?
-
-# %% tags=["hide-cell"]
-print("steps:", math.ceil(math.log(0.5) / math.log(0.999)))
-nu = math.log(2) / 10_000  # e^nu: |lambda|^10000 = 1/2
-agree("half-life of 10,000", math.exp(-nu) ** 10_000, 0.5, tol=1e-12)
-
-# %% [markdown]
-# **4.** Show with numbers that the composition (4.9) is associative but not commutative. Why does a scan need only the first?
+# **B** (5 minutes). Show with numbers that the composition (4.9) is associative but not commutative. Why does a scan need only the first?
 
 
 # %% tags=["hide-cell"]
@@ -1418,22 +1574,30 @@ print("associative:", after(after(r, q), p) == after(r, after(q, p)))
 print("commutative:", after(p, q) == after(q, p))
 
 # %% [markdown]
-# **5.** Run (4.16) from the end with `linear_recurrence` and flips, for coefficients that change, and compare with autograd. Which coefficient belongs to step $t$?
+# **C** (10 minutes). Your `prefix_scan` knows nothing of recurrences. Solve (4.8) with it.
 
 # %% tags=["hide-cell"]
-a = (0.5 + 0.5 * torch.rand(50, generator=draw, dtype=F64)).requires_grad_()
-b = torch.randn(50, generator=draw, dtype=F64).requires_grad_()
-g = torch.randn(50, generator=draw, dtype=F64)  # dL/dh_t as it arrives
-h = linear_recurrence(a, b, method="loop")
-g_a, g_b = torch.autograd.grad((g * h).sum(), (a, b))
-ahead = torch.cat([a[1:], torch.zeros(1, dtype=F64)])  # a_(t+1) leads back to t
-late = linear_recurrence(ahead.flip(0), g.flip(0)).flip(0)
-agree("gradient in b", late, g_b, tol=1e-12)
-before = torch.cat([torch.zeros(1, dtype=F64), h[:-1]])
-agree("gradient in a", late * before, g_a, tol=1e-12)
+a = torch.rand(37, generator=draw, dtype=F64)
+b = torch.randn(37, generator=draw, dtype=F64)
+steps = list(zip(a, b, strict=True))
+reached = prefix_scan(lambda earlier, later: after(later, earlier), steps)
+h = torch.stack([offset for _, offset in reached])  # from h(-1) = 0
+agree("prefixes of (4.9) = the loop", h, linear_recurrence(a, b), tol=1e-12)
 
 # %% [markdown]
-# **6.** A unit was trained at 100 samples a second with $\lambda$ and zero-order hold. Which $\lambda'$ runs it at 200, and what happens to $\gamma$ if it stands for the hold's gain $g$?
+# **D** (10 minutes). Run (4.16) from the end with `linear_recurrence` and flips, for coefficients that change, and compare with exercise 4.5.
+
+# %% tags=["hide-cell"]
+g = torch.randn(37, generator=draw, dtype=F64)  # dL/dh_t as it arrives
+to_a, to_b = reverse_pass(a, h, g)
+ahead = torch.cat([a[1:], torch.zeros(1, dtype=F64)])  # a_(t+1) leads back to t
+late = linear_recurrence(ahead.flip(0), g.flip(0)).flip(0)
+agree("gradient in b", late, to_b, tol=1e-12)
+before = torch.cat([torch.zeros(1, dtype=F64), h[:-1]])
+agree("gradient in a", late * before, to_a, tol=1e-12)
+
+# %% [markdown]
+# **E** (20 minutes). A unit was trained at 100 samples a second with $\lambda$ and zero-order hold. Which $\lambda'$ runs it at 200, and what happens to $\gamma$ if it stands for the hold's gain $g$?
 
 # %% tags=["hide-cell"]
 r = torch.tensor(-3.0 + 10j, dtype=torch.complex128)
@@ -1461,3 +1625,5 @@ agree("and the gain g becomes g / (1 + lambda')", g2, g1 / (1 + fine), tol=1e-14
 # - R. Roy and T. Kailath (1989), *ESPRIT*: the fit of 4.3. [doi:10.1109/29.32276](https://doi.org/10.1109/29.32276)
 # - R. Pascanu, T. Mikolov and Y. Bengio (2013), *On the difficulty of training recurrent neural networks*. [arXiv:1211.5063](https://arxiv.org/abs/1211.5063)
 # - A. Katharopoulos and others (2020), *Transformers are RNNs*: linear attention. [arXiv:2006.16236](https://arxiv.org/abs/2006.16236)
+#
+# **In the package.** Each function of this chapter, with its docstring and a way back to its section: [the reference](../book/api.md#chapter-4-the-linear-recurrent-unit).

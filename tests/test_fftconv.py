@@ -113,10 +113,18 @@ def test_channels_beyond_the_cache_are_taken_in_groups(monkeypatch):
     x, kernel = drawn(2, 3, 60), drawn(7, 3, 60)
     want, lags = fftconv._convolve(x, kernel, 60), fftconv._lags(x @ x.mT @ x, x, 9, 60)
     monkeypatch.setitem(fftconv._GROUP_BYTES, "cpu", 8000)
-    monkeypatch.setitem(fftconv._TILE_BYTES, "cpu", 1000)
-    assert len(fftconv._groups(7, 3, 120, x)) == 2
+    assert fftconv._groups(7, 3, 120, x) == [slice(0, 4), slice(3, 7)]
     agree("groups", fftconv._convolve(x, kernel, 60), want, tol=1e-12)
     agree("lags", fftconv._lags(x @ x.mT @ x, x, 9, 60), lags, tol=1e-9)
+
+
+@pytest.mark.parametrize("c_out", [1, 5, 6, 7, 12, 13, 29, 100])
+def test_groups_have_one_size_and_cover_all_channels(monkeypatch, c_out):
+    monkeypatch.setitem(fftconv._GROUP_BYTES, "cpu", 1)
+    groups = fftconv._groups(c_out, 2, 10, drawn(1))
+    assert {some.stop - some.start for some in groups} == {groups[0].stop}
+    assert groups[0].stop <= 6 and len(groups) == -(-c_out // 6)
+    assert {o for some in groups for o in range(c_out)[some]} == set(range(c_out))
 
 
 # Causality -----------------------------------------------------------------------

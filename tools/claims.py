@@ -1,21 +1,28 @@
 """Write book/claims.md from book/_data/claims.csv: what the sources say, our verdicts.
 
-The CSV is the one place where a verdict stands; `tests/test_claims.py` checks that each
-verdict names a test or a section that exists, and that the page is what this writes.
+The CSV is the one place where a verdict stands, `surprises.toml` beside it the order of
+the first screen; `tests/test_claims.py` checks that each verdict names a test or a
+section that exists, and that the page is what this writes.
 """
 
 import csv
+import tomllib
 from collections import Counter
 from pathlib import Path
 
-import nbformat
+from tools import sections
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "book" / "_data" / "claims.csv"
+SURPRISES = ROOT / "book" / "_data" / "surprises.toml"
 PAGE = ROOT / "book" / "claims.md"
-VERDICTS = (
-    "holds", "holds if", "corrected", "does not hold", "not decidable here",
-)  # fmt: skip
+VERDICTS = {  # as a row says it, as the page counts it
+    "holds": "hold",
+    "holds if": "hold under a condition",
+    "corrected": "are corrected",
+    "does not hold": "do not hold",
+    "not decidable here": "cannot be decided here",
+}
 SOURCES = {
     "conv-parameters": "A guide to convolution parameters in neural nets",
     "conv-deeper": "Go deeper in convolutions: a peek",
@@ -30,22 +37,8 @@ def rows() -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def chapters() -> dict[str, Path]:
-    """Chapter number -> notebook, for the chapters that exist."""
-    folder = ROOT / "notebooks"
-    return {path.name[1]: path for path in sorted(folder.glob("[0-9]*.ipynb"))}
-
-
-def headings(path: Path) -> list[str]:
-    """Every heading of a notebook, without the marks."""
-    cells = nbformat.read(path, 4).cells
-    lines = [
-        line
-        for c in cells
-        if c.cell_type == "markdown"
-        for line in c.source.splitlines()
-    ]
-    return [line.lstrip("#").strip() for line in lines if line.startswith("#")]
+def surprises() -> list[dict]:
+    return tomllib.loads(SURPRISES.read_text(encoding="utf-8"))["surprise"]
 
 
 def cell(text: str) -> str:
@@ -53,34 +46,56 @@ def cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ").replace("*", "\\*")
 
 
-def where(row: dict) -> str:
+def where(page: str | None, section: str, test: str) -> str:
     """The section that shows it and the test that decides it."""
-    parts = []
-    notebook = chapters().get(row["chapter"])
-    if row["section"] and notebook:
-        parts.append(f"[{cell(row['section'])}](../notebooks/{notebook.name})")
-    if row["test"]:
-        parts.append(f"`{row['test'].removeprefix('tests/')}`")
+    parts = [sections.link(page, section, cell(section))] if section and page else []
+    if test:
+        parts.append(f"`{test.removeprefix('tests/')}`")
     return "; ".join(parts)
+
+
+def shown(row: dict) -> str:
+    return where(sections.chapters().get(row["chapter"]), row["section"], row["test"])
+
+
+def first_screen() -> list[str]:
+    """The curated list: what surprised us most, notes and programs together."""
+    lines = [
+        "## What surprised us most",
+        "",
+        "| | what is said or done | what is true | shown |",
+        "|---|---|---|---|",
+    ]
+    for number, entry in enumerate(surprises(), start=1):
+        ids = f" ({', '.join(entry['ids'])})" if entry["ids"] else ""
+        number_there = sections.number(entry["page"], entry["section"])
+        place = sections.link(entry["page"], entry["section"], number_there)
+        said, true = (entry[key].replace("|", "\\|") for key in ("said", "true"))
+        lines.append(f"| {number} | {said}{ids} | {true} | {place} |")
+    return lines
 
 
 def page() -> str:
     decided = [row for row in rows() if row["verdict"]]
     count = Counter(row["verdict"] for row in decided)
-    told = ", ".join(f"{count[v]} {v}" for v in VERDICTS if count[v])
+    told = ", ".join(f"{count[v]} {told}" for v, told in VERDICTS.items() if count[v])
     wrong = [r for r in decided if r["verdict"] in ("corrected", "does not hold")]
     lines = [
         "# What the sources say, and whether it holds",
         "",
         "The book grew out of five sets of notes that other people published. Each",
-        "statement in them was taken down and tested. "
-        f"Of {len(decided)} decided so far: {told}.",
+        "statement in them was taken down and tested: "
+        f"of {len(decided)}, {told}. A verdict",
+        "is about the statement, not about its author: most notes are right nearly",
+        "everywhere, and we have learned from all of them. First, what the notes *and*",
+        "the public implementations get wrong, most surprising first.",
         "",
-        "The statements are given in our words. A verdict is about the statement, not",
-        "about its author: most notes are right nearly everywhere, and we have learned",
-        "from all of them.",
+        *first_screen(),
         "",
         "## What does not stand as written",
+        "",
+        "Every statement of the notes that had to be corrected, or that does not hold,",
+        "in our words.",
         "",
         "| | statement | what is true | shown |",
         "|---|---|---|---|",
@@ -88,7 +103,7 @@ def page() -> str:
     for row in wrong:
         lines.append(
             f"| {row['id']} | {cell(row['statement'])} | {cell(row['correction'])} "
-            f"| {where(row)} |"
+            f"| {shown(row)} |"
         )
     for source, title in SOURCES.items():
         part = [row for row in decided if row["source"] == source]
@@ -106,7 +121,7 @@ def page() -> str:
             if row["correction"]:
                 verdict += f": {cell(row['correction'])}"
             lines.append(
-                f"| {row['id']} | {cell(row['statement'])} | {verdict} | {where(row)} |"
+                f"| {row['id']} | {cell(row['statement'])} | {verdict} | {shown(row)} |"
             )
     return "\n".join(lines) + "\n"
 
