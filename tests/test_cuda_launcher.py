@@ -52,7 +52,7 @@ first(
     double *const y, COUNT n, wide offset,
     unsigned char flag)
 { const char* url = "http://not.a.comment"; }
-extern "C" __global__ __launch_bounds__(32, 4) void second() {}
+extern "C" __global__ __launch_bounds__((32), sizeof(int)) void second() {}
 """
     assert parse_signatures(text) == {
         "first": (
