@@ -157,7 +157,7 @@ def main(argv=None) -> dict:
     )
     data = image_set(args, "fashion-mnist")
     held = holdout(data, len(data.train_labels) // 6)
-    sizes = (50, 100) if run.quick else (1000, 5000, 20_000, 60_000)
+    sizes = (80, 160) if run.quick else (1000, 5000, 20_000, 60_000)
     pick = run.case(
         "choice of beta and penalty, 16-32", lambda c: choose(c, held), shape="16-32"
     )["results"]

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import resource
 import shutil
 import subprocess
@@ -272,8 +273,16 @@ def start_processes(device: str) -> None:
 def write_json(file: Path, content) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     new = file.with_suffix(".new")
-    new.write_text(json.dumps(content, indent=1) + "\n")
+    text = json.dumps(content, indent=1)
+    # points of a curve on one line each
+    text = re.sub(r"\[\s+([^][{}]*?)\s+\]", _one_line, text)
+    new.write_text(text + "\n", encoding="utf-8")
     os.replace(new, file)
+
+
+def _one_line(found: re.Match) -> str:
+    flat = re.sub(r",\s+", ", ", found[1])
+    return f"[{flat}]" if len(flat) < 80 else found[0]
 
 
 def say(text: str) -> None:

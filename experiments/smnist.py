@@ -58,7 +58,7 @@ def long_run(case, data: ImageSplit, kept: ImageSplit, epochs: int) -> dict:
     net = ckcnn(1, 10, 30, "last", case.settings["omega_0"], dropout=0.1)
     batch = shuffled(kept.train_images, kept.train_labels, 64, case.seed)
     look = kept.test_images[:200], kept.test_labels[:200]
-    steps = 4 if case.quick else epochs * (len(kept.train_labels) // 64)
+    steps = 2 if case.quick else epochs * (len(kept.train_labels) // 64)
     run = case.train(
         net, F.cross_entropy, batch, steps=steps, learning_rate=2e-3, max_norm=1.0,
         evaluate=lambda m: accuracy(m, *look, batch_size=100),

@@ -1276,23 +1276,23 @@ for b, c, length in ((8, 30, 784), (4, 30, 4000), (8, 100, 784)):
 from ckutils import cuda
 from ckutils.cuda.standin import cupy_on_cpu
 
-text = cuda.read_source("spectral_product")
-start = text.index('extern "C" __global__ void factorised_spectral_product_naive')
-print(text[start : text.index("\n}", start) + 2])
+kernels = cuda.read_source("spectral_product")
+start = kernels.index('extern "C" __global__ void factorised_spectral_product_naive')
+print(kernels[start : kernels.index("\n}", start) + 2])
 
 # %% [markdown]
 # No GPU is needed to see that the fast one is right. Below, a CPU takes the GPU's place: the layer takes the way that it takes there, and every thread of every block of the same text is run. The layer says which way it took when asked.
 
 # %%
-layer, x = CKConv(6, 7).double(), torch.randn(3, 6, 101).double()
-with torch.no_grad():
-    want = layer(x)
-    print("without:", layer.route(x))
+with torch.no_grad(), torch.random.fork_rng():
+    small, signal = CKConv(6, 7).double(), torch.randn(3, 6, 101).double()
+    on_cpu = small(signal)
+    print("without:", small.route(signal))
     with cupy_on_cpu() as gpu:
-        y = layer(x)
-        print("with:", layer.route(x))
+        by_kernel = small(signal)
+        print("with:", small.route(signal))
 print("launched:", *gpu.launches)
-agree("the same layer", y, want, tol=1e-12)
+agree("the same layer", by_kernel, on_cpu, tol=1e-12)
 
 # %% [markdown]
 # By count, at 32 signals of 30 channels and 16,000 samples, the mixing and multiplying needs 5.6 thousand million operations on 0.25 GB, where the published product alone writes 3.7 GB and reads them again. No GPU was at hand when this chapter was written: how long it takes is not measured.

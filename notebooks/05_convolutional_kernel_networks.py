@@ -430,7 +430,7 @@ for dtype, tol in ((torch.float32, 1e-6), (FLOAT64, 1e-10)):
         agree(f"{str(dtype)[6:]}, {name}", psi @ psi.T, exact[:100, :100], tol=tol)
 
 # %% [markdown]
-# **Move the anchors yourself.** On the circle the whole approximation fits one picture. The explorer below needs no kernel. How few anchors bring the error over all directions below 0.01, and what does an anchor that stands there twice add? The cell prints, from `nystrom_features`, what the page starts with.
+# **Move the anchors yourself.** On the circle the whole approximation fits one picture. The explorer below needs no kernel. How few anchors bring the error over all directions below 0.1, and what does an anchor that stands there twice add? The cell prints, from `nystrom_features`, what the page starts with.
 
 
 # %%

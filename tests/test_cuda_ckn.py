@@ -1,6 +1,7 @@
 """ckn_layer.cu in the emulator, on a GPU if there is one, and as an operator."""
 
 import math
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -169,18 +170,21 @@ def test_a_launch_waits_for_the_stream_that_it_is_on():
 
 
 @pytest.mark.parametrize("kappa", ROWS)
-def test_the_kernels_pass_gradcheck_and_the_formula_its_second_order(kappa):
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_kernels_pass_gradcheck_and_the_formula_its_second_order(device, kappa):
+    ways(device)
     products, maps = drawn(1, 2, 3, 3), 3 + drawn(1, 1, 2, 3, seed=1)  # |u| < 1
-    leaves = [v.requires_grad_() for v in (products, maps, drawn(1).exp())]
+    leaves = products, maps, drawn(1).exp()
+    leaves = [v.to(device).requires_grad_() for v in leaves]
 
     def layer(*leaves):
         return ckn_layer(*leaves, (2, 3), (1, 1), kappa)
 
-    with cupy_on_cpu() as cupy:
+    with cupy_on_cpu() if device == "cpu" else nullcontext() as cupy:
         assert torch.autograd.gradcheck(layer, leaves)
-    assert {name for name, *_ in cupy.launches} == {
-        "ckn_layer", "ckn_layer_grad", "ckn_norm_grad",
-    }  # fmt: skip
+    if cupy is not None:
+        names = {name for name, *_ in cupy.launches}
+        assert names == {"ckn_layer", "ckn_layer_grad", "ckn_norm_grad"}
     assert torch.autograd.gradgradcheck(layer, leaves)
 
 

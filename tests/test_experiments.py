@@ -19,6 +19,7 @@ from ckutils.ckconv import CKCNN, CKConv
 from ckutils.kronecker import kronecker_kernel
 from experiments import (
     ckn_cifar,
+    ckn_gradient,
     common,
     digits,
     images,
@@ -342,6 +343,19 @@ def test_held_out_images_are_no_training_images():
     part = images.subset(split, 7, 3)
     assert len(set(part.train_labels.tolist())) == 7
     assert torch.equal(part.train_images.flatten().long(), part.train_labels)
+
+
+def test_the_published_gradient_is_not_that_of_its_root():
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 4, generator=draw, dtype=torch.float64)
+    gram = (x @ x.mT).requires_grad_()
+
+    def root(right):
+        return lambda g: ckn_gradient.PublishedRoot.apply((g + g.mT) / 2, right).sum()
+
+    assert torch.autograd.gradcheck(root(True), (gram,))
+    with pytest.raises(RuntimeError, match="Jacobian mismatch"):
+        torch.autograd.gradcheck(root(False), (gram,), atol=1e-7, rtol=1e-7)
 
 
 # Irregular times and other rates ---------------------------------------------------

@@ -8,6 +8,7 @@ import html
 import itertools
 import random
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -403,6 +404,15 @@ def test_an_explorer_is_one_small_page_that_asks_for_nothing(name):
     page = page.replace("http://www.w3.org/2000/svg", "")  # a name, not a request
     for word in ("http:", "https:", " src=", "<link", "@import", "url(", "fetch("):
         assert word not in page, word
+
+
+def test_every_equation_that_a_page_cites_stands_in_its_chapter():
+    chapters = sorted((Path(__file__).parent.parent / "notebooks").glob("*.py"))
+    for name, chapter in zip(EXPLORERS, chapters, strict=True):
+        cited = re.findall(r"\(([1-5]\.\d+)\)", explorer_html(name))
+        assert cited, name
+        for number in cited:
+            assert f"\\tag{{{number}}}" in chapter.read_text(), f"{name} cites {number}"
 
 
 @pytest.mark.parametrize("make", [explorer, explorer_html])

@@ -34,7 +34,7 @@ def write_pages(app, exception) -> None:
         from ckutils.widgets import EXPLORERS, explorer_html
 
         folder = Path(app.outdir) / "_static" / "explorers"
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for name in EXPLORERS:
             page = folder / f"{name}.html"
             page.write_text(explorer_html(name), encoding="utf-8")

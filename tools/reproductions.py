@@ -13,10 +13,10 @@ FOLDER = ROOT / "book" / "_data" / "experiments"
 PAGE = ROOT / "book" / "reproductions.md"
 ORDER = (
     "released_ckcnn", "memory", "smnist", "digits", "vitals", "starts", "ckn_fashion",
-    "ckn_cifar", "kronecker_fashion",
+    "ckn_cifar", "ckn_gradient", "kronecker_fashion",
 )  # fmt: skip
 # results that are fractions of right answers, shown in percent
-PERCENT = re.compile(r"^(test|validation|accuracy|\d+ Hz.*|one sample less.*)$")
+PERCENT = re.compile(r"^(test.*|validation|accuracy|\d+ Hz.*|one sample less.*)$")
 # what no script here has run at all
 NOT_RUN = (
     "CKCNN trained on sequential CIFAR-10, Speech Commands, CharacterTrajectories and "

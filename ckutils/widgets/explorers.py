@@ -88,8 +88,8 @@ class Explorer:
     def _repr_html_(self) -> str:
         return (
             f"{self.frame()}\n<p><small>{self}. It runs in your browser, without a "
-            "kernel. No picture above? This viewer removes frames: open the notebook "
-            "in Jupyter or Colab, or the built book.</small></p>"
+            "kernel. No picture above? This viewer removes frames: run the cell in "
+            "Jupyter or Colab, or open the built book.</small></p>"
         )
 
 
