@@ -143,7 +143,8 @@ extern "C" __global__ void linear_recurrence_naive(
 // Cost     3 numbers a step, 24 bytes in complex64: memory-bound. 10 / VEC shuffles and
 //          some 60 / VEC flops a step, 4 times that if complex
 // Index    p position in the order of the scan; long long across rows
-extern "C" __global__ void __launch_bounds__(256) linear_recurrence(
+// In complex128 one block may fill a multiprocessor: within 64 registers it spills.
+extern "C" __global__ void __launch_bounds__(256, VEC == 1) linear_recurrence(
     const NUMBER* __restrict__ a, const NUMBER* __restrict__ b,
     const NUMBER* __restrict__ initial, NUMBER* __restrict__ h,
     int rows, int T, int a_rows, int a_T, int reverse)
