@@ -50,7 +50,7 @@ gpu-test: .venv  ## the tests that need an NVIDIA GPU
 	$(PY) -m pytest -m gpu
 
 bench: .venv  ## ours against what one would use instead: ratios, in one run each
-	$(PY) benchmarks/ckconv.py && $(PY) benchmarks/fftconv.py && $(PY) benchmarks/recurrence.py
+	$(PY) benchmarks/correlate2d.py && $(PY) benchmarks/ckconv.py && $(PY) benchmarks/fftconv.py && $(PY) benchmarks/recurrence.py
 
 publish: .venv  ## write the repository's address everywhere: make publish REPO=owner/name
 	$(PY) tools/publish.py $(REPO)
