@@ -1,119 +1,69 @@
-"""How many times faster is the scan than a loop, torch's own scan and other kernels?
-
-    python benchmarks/recurrence.py [--threads 2]
-
-One run. All ways are timed in turn, round after round, and the medians of their times
-are compared with ours: on a CPU the scan at (32, 16384) in float32; on a GPU the kernel
-at (64, 256, 1024) in complex64 and at (8, 1536, T) in float32, forward and backward,
-with GB/s (three numbers a step, and five backward) beside those of a copy, and
-`accelerated-scan` where it is installed.
-"""
-
-import argparse
-import importlib.util
-import statistics
-import time
+"""linear_recurrence with coefficients of their own at every step (chapter 4)."""
 
 import torch
 from torch._higher_order_ops.associative_scan import associative_scan
 
-from ckutils.recurrence import linear_recurrence, linear_recurrence_route
+from benchmarks.peers import library
+from benchmarks.timing import Case
+from ckutils.recurrence import linear_recurrence
 
-CPU_CASES = (((32, 16384), torch.float32),)
-GPU_CASES = (
-    ((64, 256, 1024), torch.complex64),
-    *(((8, 1536, t), torch.float32) for t in (1024, 4096, 16384, 65536)),
-)
-ROUNDS = 9
-
-
-def torch_scan(a, b, mode="generic"):
-    def compose(left, right):
-        return left[0] * right[0], left[1] * right[0] + right[1]
-
-    return associative_scan(compose, (a, b), b.ndim - 1, combine_mode=mode)[1]
-
-
-def ways(a, b) -> dict:
-    """What a user could call, by name; those that this device and size allow."""
-    found = {"ours": lambda: linear_recurrence(a, b)}
-    if not b.is_cuda:
-        return found | {
-            "loop": lambda: linear_recurrence(a, b, method="loop"),
-            "torch's scan, generic mode": lambda: torch_scan(a, b),
-            "fft, constant coefficient": lambda: linear_recurrence(
-                a[..., :1], b, method="fft"
-            ),
-        }
-    found["ours, many launches"] = lambda: linear_recurrence(a, b, method="scan")
-    if b.is_complex():
-        found["torch's scan, generic mode"] = lambda: torch_scan(a, b)
-    else:
-        quick = torch.compile(lambda a, b: torch_scan(a, b, "pointwise"))
-        found["torch's scan, compiled"] = lambda: quick(a, b)
-    t = b.shape[-1]
-    fits = not b.is_complex() and 32 <= t <= 65536 and t & (t - 1) == 0
-    if importlib.util.find_spec("accelerated_scan") and fits:
-        from accelerated_scan.warp import scan
-
-        found["accelerated-scan"] = lambda: scan(a, b)
-    return found
+SIZES = {
+    "cpu": (((32, 16384), torch.float32), ((8, 64, 1024), torch.complex64)),
+    "cuda": (
+        ((64, 256, 1024), torch.complex64),
+        ((8, 1536, 1024), torch.float32),
+        ((8, 1536, 8192), torch.float32),
+    ),
+    "quick": (((2, 64), torch.float32),),
+}
+GOALS = {
+    (64, 256, 1024): "at least 80 % of copy bandwidth",
+    (8, 1536, 1024): "not slower than accelerated-scan",
+    (8, 1536, 8192): "not slower than accelerated-scan",
+}
 
 
-def gradients(a, b, g) -> dict:
-    """The backward pass alone: by our kernel, and by our scan."""
-    a, b = a.clone().requires_grad_(), b.clone().requires_grad_()
-    found = {}
-    for name, method in (("ours, backward", "auto"), ("many launches, back", "scan")):
-        h = linear_recurrence(a, b, method=method)
-        found[name] = lambda h=h: torch.autograd.grad(h, (a, b), g, retain_graph=True)
-    return found
+def cases(device: str, *, quick: bool = False):
+    for shape, dtype in SIZES["quick" if quick else device]:
+        a = (0.4 + 0.6 * torch.rand(shape, device=device)).to(dtype)
+        b = torch.randn(shape, dtype=dtype, device=device)
+        yield Case(
+            "linear_recurrence",
+            str(shape),
+            str(dtype).removeprefix("torch."),
+            lambda a=a, b=b: linear_recurrence(a, b),
+            peers(a, b),
+            flops=(8 if dtype.is_complex else 2) * a.numel(),
+            bytes=3 * a.numel() * a.element_size(),
+            goal=GOALS.get(shape, ""),
+        )
 
 
-def seconds(functions: dict, device: str) -> dict:
-    """The median time of each, called in turn."""
-    times = {name: [] for name in functions}
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    for function in functions.values():
-        function()  # allocates, plans, traces, compiles
-    for _ in range(ROUNDS):
-        for name, function in functions.items():
-            wait()
-            start = time.perf_counter()
-            function()
-            wait()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+def peers(a, b) -> dict:
+    ways = {
+        "a loop over time": lambda: linear_recurrence(a, b, method="loop"),
+        "torch associative_scan": lambda: torch_scan(a, b),
+    }
+    if a.is_cuda:
+        ways["ckutils, torch alone"] = lambda: linear_recurrence(a, b, method="scan")
+        if (peer := library("accelerated_scan.warp")) and not a.is_complex():
+            ways["accelerated-scan"] = lambda: peer.scan(a, b)
+    elif jax := library("jax"):
+        ways["jax associative_scan"] = jax_scan(jax, a, b)
+    return ways
 
 
-def compare(shape, dtype, device: str) -> None:
-    a = torch.rand(shape, device=device) * 0.6 + 0.4
-    a, b = a.to(dtype), torch.randn(shape, dtype=dtype, device=device)
-    with torch.no_grad():
-        times = seconds(ways(a, b), device)
-    if device == "cuda":
-        times |= seconds({"copy of b": b.clone} | gradients(a, b, b.clone()), device)
-    route = linear_recurrence_route(a, b)
-    print(f"{shape}, {str(dtype)[6:]}, {route}")
-    for name, value in times.items():
-        moved = 2 if name.startswith("copy") else 5 if "back" in name else 3
-        rate = moved * b.numel() * b.element_size() / value / 1e9
-        base = times["ours, backward" if "back" in name else "ours"]
-        print(f"{value / base:7.1f} times ours {rate:8.1f} GB/s: {name}", flush=True)
+def compose(left, right):
+    """First left, then right: the maps h -> a h + b form a monoid."""
+    return left[0] * right[0], left[1] * right[0] + right[1]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    threads = parser.parse_args().threads
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    name = torch.cuda.get_device_name() if device == "cuda" else f"{threads} threads"
-    print(f"torch {torch.__version__}, {device}, {name}")
-    for shape, dtype in GPU_CASES if device == "cuda" else CPU_CASES:
-        compare(shape, dtype, device)
+def torch_scan(a, b):
+    mode = "pointwise" if a.is_cuda and not a.is_complex() else "generic"
+    return associative_scan(compose, (a, b), a.ndim - 1, combine_mode=mode)[1]
 
 
-if __name__ == "__main__":
-    main()
+def jax_scan(jax, a, b):
+    run = jax.jit(lambda a, b: jax.lax.associative_scan(compose, (a, b), axis=-1)[1])
+    a, b = (jax.numpy.asarray(v.numpy()) for v in (a, b))
+    return lambda: torch.from_dlpack(run(a, b))

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from ckutils import factorised
 from ckutils.checks import check_choice, check_float, check_int, check_number
-from ckutils.cuda import spectral
+from ckutils.cuda import by_spectra, spectral
 from ckutils.fftconv import METHODS, causal_conv, causal_conv_route
 from ckutils.kernel_nets import Siren
 
@@ -238,7 +238,7 @@ class CKConv(nn.Module):
         on_gpu = spectral.has_kernels(x)
         if self._cache[0] != key and on_gpu:
             basis, mix = self._mixture(reach, resolution)
-            self._cache = key, (factorised.spectra_on_gpu(basis, x.shape[-1]), mix)
+            self._cache = key, (by_spectra.basis_spectra(basis, x.shape[-1]), mix)
         elif self._cache[0] != key:
             basis, mix = self._mixture(reach, resolution)
             h_hat = factorised.basis_spectrum(basis, x.shape[-1])
@@ -247,7 +247,7 @@ class CKConv(nn.Module):
                 k_hat = factorised.kernel_spectrum(h_hat, mix)
             self._cache = (key, (h_hat, mix, k_hat))
         if on_gpu:
-            return factorised.convolve_on_gpu(x, *self._cache[1])
+            return by_spectra.convolve_mixed(x, *self._cache[1])
         h_hat, mix, k_hat = self._cache[1]
 
         def tile(f):

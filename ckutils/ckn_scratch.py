@@ -297,6 +297,8 @@ def descend(
 ) -> list[Parameters]:
     """One step of gradient descent: parameters - rate * gradients, as new arrays.
 
+    Chapter 5, section 5.8.
+
     >>> descend([{"beta": 4.0}], [{"beta": 2.0}], 0.5)
     [{'beta': 3.0}]
     """

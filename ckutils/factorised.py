@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from ckutils.checks import check_float, check_same
-from ckutils.cuda import spectral
-from ckutils.fftconv import causal_conv, into_signals
+from ckutils.cuda import by_spectra, spectral
+from ckutils.fftconv import causal_conv
 from ckutils.fftplan import fft_length
 
 # How many bytes of kernel spectrum a tile holds: about a core's second-level cache.
@@ -40,8 +40,8 @@ def mixed_causal_conv(x: Tensor, basis: Tensor, mix: Tensor) -> Tensor:
         gradients form the kernel).
     Raises ValueError for another shape, dtype or device.
     Cost: h + b (c_in + c_out) FFTs of n >= t + k - 1, and n c_out c_in (h + 2 b) real
-        products and sums; memory a few times x, and one tile. Accuracy as `causal_conv`
-        by FFT.
+        products and sums; memory a few times x, and one tile; on a GPU with CuPy no
+        tile either, by spectral_product.cu. Accuracy as `causal_conv` by FFT.
 
     >>> x, basis = torch.tensor([[[1.0, 0.0, 2.0]]]), torch.eye(3)
     >>> mixed_causal_conv(x, basis, torch.tensor([[[3.0, 2.0, 1.0]]])).round()
@@ -78,13 +78,15 @@ class _Mixed(torch.autograd.Function):
     def forward(ctx, x, basis, mix):
         ctx.save_for_backward(x, basis, mix)
         if spectral.has_kernels(x):
-            return convolve_on_gpu(x, spectra_on_gpu(basis, x.shape[-1]), mix)
+            h_hat = by_spectra.basis_spectra(basis, x.shape[-1])
+            return by_spectra.convolve_mixed(x, h_hat, mix)
         return _forward(x, basis_spectrum(basis, x.shape[-1]), mix)
 
     @staticmethod
     def backward(ctx, g):
         if not torch.is_grad_enabled():
-            backward = _backward_on_gpu if spectral.has_kernels(g) else _backward
+            on_gpu = spectral.has_kernels(g)
+            backward = by_spectra.mixed_gradients if on_gpu else _backward
             return backward(g, *ctx.saved_tensors, ctx.needs_input_grad)
         # a gradient of this gradient was asked for: take the definition's graph
         inputs = [v for v in ctx.saved_tensors if v.requires_grad]
@@ -161,47 +163,6 @@ def _backward(g, x, basis, mix, needs) -> tuple:
         _to_time(basis_grad, n)[:, :k] if need_basis else None,
         mix_grad.view_as(mix) if need_mix else None,
     )
-
-
-def spectra_on_gpu(basis: Tensor, t: int) -> Tensor:
-    """(h, f), complex and over n, for signals of t samples. Chapter 3."""
-    n = fft_length(t + basis.shape[-1] - 1)
-    return torch.fft.rfft(basis / n, n)
-
-
-def convolve_on_gpu(x: Tensor, h_hat: Tensor, mix: Tensor) -> Tensor:
-    """The convolution of x with mixtures whose spectra over n are mix times h_hat.
-
-    Chapter 3, eq. (3.22), by spectral_product.cu: the kernels' spectra are made where
-    they are multiplied and are never in memory.
-    """
-    n = 2 * (h_hat.shape[1] - 1)
-    x_hat = torch.fft.rfft(x, n)
-    y_hat = spectral.factorised_spectral_product(x_hat, h_hat, mix, False)
-    del x_hat
-    y = x.new_empty(x.shape[0], mix.shape[0], x.shape[-1])
-    into_signals(y_hat, y, n, norm="forward")
-    return y
-
-
-def _backward_on_gpu(g, x, basis, mix, needs) -> tuple:
-    need_x, need_basis, need_mix = needs
-    h_hat = spectra_on_gpu(basis, x.shape[-1])
-    n = 2 * (h_hat.shape[1] - 1)
-    g_hat, x_grad, basis_grad, mix_grad = torch.fft.rfft(g, n), None, None, None
-    if need_x:
-        turned = mix.transpose(0, 1)
-        x_hat = spectral.factorised_spectral_product(g_hat, h_hat, turned, True)
-        x_grad = torch.empty_like(x)
-        into_signals(x_hat, x_grad, n, norm="forward")
-    if need_basis or need_mix:
-        weighed = 2 * h_hat  # as _parseval, whose 1/n is in h_hat
-        weighed[:, 0] /= 2
-        weighed[:, -1] /= 2
-        x_hat = torch.fft.rfft(x, n)
-        h_grad, mix_grad = spectral.mixture_gradients(g_hat, x_hat, weighed, mix)
-        basis_grad = torch.fft.irfft(h_grad, n)[:, : basis.shape[-1]]
-    return x_grad, basis_grad, mix_grad
 
 
 def _columns(x_hat: Tensor, tile: slice) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ckutils.checks import check_choice, check_float, check_same
-from ckutils.cuda import spectral
+from ckutils.cuda import by_spectra, spectral
 from ckutils.fftplan import fft_length, plan
 
 METHODS = ("auto", "direct", "fft", "overlap_add")
@@ -23,8 +23,6 @@ METHODS = ("auto", "direct", "fft", "overlap_add")
 # Spectra of kernels are formed and multiplied group by group, so that they stay in a
 # CPU's cache instead of passing through memory; a GPU gets few large calls.
 _GROUP_BYTES = {"cpu": 1 << 21, "cuda": 1 << 28}
-# On a GPU, transforms whose copies would be as large as the spectra go piece by piece.
-_PIECE_BYTES = 1 << 25
 
 # Public functions ----------------------------------------------------------------
 
@@ -223,11 +221,12 @@ def _correlate(g: Tensor, kernel: Tensor, block: int) -> Tensor:
 
 
 def _convolve(x: Tensor, kernel: Tensor, block: int) -> Tensor:
-    if spectral.has_kernels(x):
-        return _convolve_on_gpu(x, kernel, block)
     (b, _, t), (c_out, c_in, k) = x.shape, kernel.shape
     n = fft_length(block + k - 1)
     rows = _blocks(x, block).flatten(0, 1)  # (b p, c_in, block)
+    if spectral.has_kernels(x):
+        y = by_spectra.convolve(rows, kernel, n, t if block == t else n)
+        return _overlap_add(y.unflatten(0, (b, -1)), block, t)
     x_hat = torch.fft.rfft(rows, n).permute(2, 1, 0).contiguous()  # (f, c_in, b p)
     y_hat = x_hat.new_empty(n // 2 + 1, c_out, rows.shape[0])
     groups = _groups(c_out, c_in, n, x)
@@ -257,12 +256,12 @@ class _Room:
 
 
 def _lags(g: Tensor, x: Tensor, k: int, block: int) -> Tensor:
-    if spectral.has_kernels(x):
-        return _lags_on_gpu(g, x, k, block)
     c_out, c_in = g.shape[1], x.shape[1]
     n = fft_length(block + k - 1)
     rows = _blocks(x, block).flatten(0, 1)  # (b p, c_in, block)
     late = _late_blocks(g, k, block)  # (b p, c_out, block + k - 1)
+    if spectral.has_kernels(x):
+        return by_spectra.lags(late, rows, n, k)
     x_hat = torch.fft.rfft(rows, n).permute(2, 0, 1).conj().resolve_conj().contiguous()
     g_hat = torch.fft.rfft(late, n).permute(2, 1, 0).contiguous()
     kernel = g.new_empty(c_out, c_in, k)
@@ -270,53 +269,6 @@ def _lags(g: Tensor, x: Tensor, k: int, block: int) -> Tensor:
         taps = torch.bmm(g_hat[:, some].contiguous(), x_hat)  # (f, o, c_in)
         kernel[some] = torch.fft.irfft(taps.permute(1, 2, 0), n)[..., :k]
     return kernel
-
-
-def _convolve_on_gpu(x: Tensor, kernel: Tensor, block: int) -> Tensor:
-    """`_convolve` by spectral_product.cu: nothing is transposed."""
-    (b, _, t), (c_out, c_in, k) = x.shape, kernel.shape
-    n = fft_length(block + k - 1)
-    rows = _blocks(x, block).flatten(0, 1)  # (b p, c_in, block)
-    x_hat = torch.fft.rfft(rows, n)
-    y = x.new_empty(rows.shape[0], c_out, t if block == t else n)
-    for some in _groups(c_out, c_in, n, x):
-        y_hat = spectral.spectral_product(x_hat, _spectra(kernel[some], n), False)
-        into_signals(y_hat, y[:, some], n, norm="forward")
-    return _overlap_add(y.unflatten(0, (b, -1)), block, t)
-
-
-def _lags_on_gpu(g: Tensor, x: Tensor, k: int, block: int) -> Tensor:
-    """`_lags` by spectral_product.cu."""
-    c_out, c_in, n = g.shape[1], x.shape[1], fft_length(block + k - 1)
-    rows, late = _blocks(x, block).flatten(0, 1), _late_blocks(g, k, block)
-    x_hat = torch.fft.rfft(rows, n).transpose(0, 1)  # (c_in, b p, f)
-    g_hat = torch.fft.rfft(late, n).transpose(0, 1)  # (c_out, b p, f)
-    kernel = g.new_empty(c_out, c_in, k)
-    for some in _groups(c_out, c_in, n, x):
-        k_hat = spectral.spectral_product(g_hat[some], x_hat, True)  # (o, c_in, f)
-        into_signals(k_hat, kernel[some], n)
-    return kernel
-
-
-def _spectra(kernel: Tensor, n: int) -> Tensor:
-    """rfft / n of each kernel, (o, c_in, f); the 1/n costs no pass of its own here."""
-    f = n // 2 + 1
-    k_hat = kernel.new_empty(*kernel.shape[:2], f, dtype=kernel.dtype.to_complex())
-    for some in _in_pieces(k_hat):
-        torch.fft.rfft(kernel[some], n, norm="forward", out=k_hat[some])
-    return k_hat
-
-
-def into_signals(y_hat: Tensor, y: Tensor, n: int, norm: str = "backward") -> None:
-    """Write irfft of (b, c, f), as far as y (b, c, t) reaches, into y. Chapter 3."""
-    for some in _in_pieces(y_hat):
-        y[some] = torch.fft.irfft(y_hat[some], n, norm=norm)[..., : y.shape[-1]]
-
-
-def _in_pieces(spectrum: Tensor) -> list[slice]:
-    """A few entries of the first axis at a time, as many as _PIECE_BYTES allow."""
-    size = max(1, _PIECE_BYTES // (spectrum[0].numel() * spectrum.element_size()))
-    return [slice(i, i + size) for i in range(0, spectrum.shape[0], size)]
 
 
 def _groups(c_out: int, c_in: int, n: int, like: Tensor) -> list[slice]:

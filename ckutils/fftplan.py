@@ -9,7 +9,7 @@ from functools import cache
 from ckutils.checks import check_int
 
 # Nanoseconds on one core of a 2024 x86 server, float32: only their ratios matter, and
-# float64 multiplies them alike. Fitted to the timings that `benchmarks/fftconv.py`
+# float64 multiplies them alike. Fitted to the timings that `benchmarks/auto.py`
 # takes, which prints how far the rule stays from the best method.
 _COST = {
     "fft_call": 3.9e4,  # an FFT convolution, whatever its size

@@ -46,8 +46,9 @@ if importlib.util.find_spec("ckutils") is None:
         )
     source = f"ckutils @ git+https://github.com/{REPOSITORY}@{TAG}"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", source]
-    if subprocess.run(pip).returncode:
-        raise SystemExit(f"no network? Install it by hand, then rerun: {source}")
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{done.stderr}No network? Install by hand: {source}")
 from ckutils.checks import describe_runtime
 
 print(describe_runtime())
@@ -398,6 +399,20 @@ for n, k, s, p, d in grid:
         assert conv_output_size(n, k, stride=s, padding=p, dilation=d) == m
         checked += 1
 print(f"(1.10) = torch's size in all {checked} settings that fit: True")
+
+# %% [markdown]
+# **Turn the knobs yourself.** The explorer below runs in the page, without a kernel; the cell prints what `conv` computes for the knobs as they stand, and the page shows the same numbers under "The whole output in numbers". The transposed operation is the subject of section 1.10.
+# Which other input size leaves the output at 3, and what happens to its last row?
+
+# %%
+from ckutils.widgets import explorer
+
+display(explorer("convolution"))
+row, column = torch.meshgrid(torch.arange(5), torch.arange(5), indexing="ij")
+shown = ((7 * row + 3 * column) % 9 + 1).double()[None]
+taps = ((row + 3 * column) % 4 - 1)[:3, :3].double()[None, None]
+for number, values in enumerate(conv(shown, taps, stride=2, padding=1)[0].int()):
+    print(f"row {number}:", *values.tolist())
 
 # %% [markdown]
 # **What the sources say about sizes.** Five statements of the notes that this chapter grew from, in numbers. Two are right as they stand, three need a word:
@@ -2741,7 +2756,9 @@ check_wrap_kernel(wrap_kernel)
 # Signals, those between the layers too, have at least one entry. Go back with (1.15).
 #
 # ```python
-# def predecessors(outputs, layers):  # layers: [(kernel_size, stride, padding), ...], first layer first
+# def predecessors(outputs, layers):
+#     # layers: [(kernel_size, stride, padding), ...],
+#     # first layer first
 #     return sizes  # a list of ints, rising, maybe empty
 # ```
 
@@ -2762,7 +2779,8 @@ check_predecessors(predecessors)
 # $s^2$ polyphase sums (1.24), taken on both axes, are all 1? Begin with 3 by 3 ones at stride 2; a well-known kernel comes out.
 #
 # ```python
-# def even_kernel(w, stride):  # w (h, w), float64, both sizes at least the stride
+# def even_kernel(w, stride):
+#     # w (h, w), float64, both sizes at least the stride
 #     return even  # (h, w)
 # ```
 
@@ -2782,7 +2800,8 @@ check_even_kernel(even_kernel)
 # **Exercise 1.5** (an hour). Write the transposed convolution as the scatter (1.18), on one axis and one channel, at dilation 1, with `padding` and `output_padding`. The length of the result is (1.16).
 #
 # ```python
-# def scatter(y, w, stride, padding, output_padding):  # y (n,), w (k,), float64
+# def scatter(y, w, stride, padding, output_padding):
+#     # y (n,), w (k,), float64
 #     return x
 # ```
 
@@ -2805,7 +2824,8 @@ check_scatter(scatter)
 #
 # ```python
 # def conv2d_backward(x, w, g, stride, padding, dilation, groups):
-#     # x (b, c_in, h, w), w (c_out, c_in / groups, k1, k2), g (b, c_out, h', w'), float64
+#     # x (b, c_in, h, w), w (c_out, c_in / groups, k1, k2),
+#     # g (b, c_out, h', w'), all float64;
 #     # stride, padding, dilation: pairs of ints
 #     return grad_x, grad_w, grad_bias
 # ```
@@ -3027,3 +3047,5 @@ assert all(needed[g] >= bound[g] for g in needed)
 # - S. Bai, J. Z. Kolter, V. Koltun, *An empirical evaluation of generic convolutional and recurrent networks for sequence modeling* (TCN), [arXiv:1803.01271](https://arxiv.org/abs/1803.01271).
 # - F. Yu, V. Koltun, *Multi-scale context aggregation by dilated convolutions*, [arXiv:1511.07122](https://arxiv.org/abs/1511.07122); A. Radford et al. (DCGAN), [arXiv:1511.06434](https://arxiv.org/abs/1511.06434).
 # - S. Williams, A. Waterman, D. Patterson, *Roofline*, [doi:10.1145/1498765.1498785](https://doi.org/10.1145/1498765.1498785).
+#
+# **In the package.** Each function of this chapter, with its docstring and a way back to its section: [the reference](../book/api.md#chapter-1-convolution-arithmetic).

@@ -55,8 +55,9 @@ if importlib.util.find_spec("ckutils") is None:
         )
     source = f"ckutils @ git+https://github.com/{REPOSITORY}@{TAG}"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", source]
-    if subprocess.run(pip).returncode:
-        raise SystemExit(f"no network? Install it by hand, then rerun: {source}")
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{done.stderr}No network? Install by hand: {source}")
 from ckutils.checks import describe_runtime
 
 print(describe_runtime())
@@ -685,6 +686,22 @@ for steps in ([2, 4, 8], [1, 2, 5]):
 # Rates with a common factor never meet the inputs in between: each output lives on its own sub-grid, and neighbouring outputs share no input at all. That is the grid. Powers of the kernel size give every input exactly one path, the Kronecker case; powers of two give it
 # one to three, unevenly. Rates such as 1, 2, 5 are safe too, by the rule and without trial.
 #
+# **Try other rates.** The explorer below needs no kernel. Which three dilations give each of 27 inputs exactly one path, and what is the smallest change of one of them that leaves a hole? The cell prints, from `compose_kernels`, the numbers that the page starts with.
+
+# %%
+from IPython.display import display
+
+from ckutils.widgets import explorer
+
+display(explorer("cascade"))
+taps, steps = [[1.0, 2, 1], [1.0, 3, 2], [2.0, 1, 1]], [1, 2, 4]
+composite = compose_kernels([torch.tensor(row) for row in taps], steps)
+count = compose_kernels([ones(3)] * 3, steps)
+print("offset  paths  composite")
+for m in range(0, 15, 2):
+    print(f"{m:6} {int(count[m]):6} {int(composite[m]):10}")
+
+# %% [markdown]
 # ### For one receptive field: more dilations, more stacks, or stride?
 #
 # Asked in [keras-tcn#71](https://github.com/philipperemy/keras-tcn/issues/71), [keras-tcn#9](https://github.com/philipperemy/keras-tcn/issues/9),
@@ -1961,7 +1978,8 @@ except AssertionError as told:
 # **Exercise 2.1** (5 minutes). How wide is the composite kernel of a cascade on one axis, and is it free of holes? Section 2.5 has the rule; the dilations come in any order, and a layer may have a single tap.
 #
 # ```python
-# def span(kernel_sizes, dilations):  # lists of ints, one entry a layer
+# def span(kernel_sizes, dilations):
+#     # lists of ints, one entry a layer
 #     return width, full  # an int, a bool
 # ```
 
@@ -1997,7 +2015,8 @@ check_cascade_dilations(cascade_dilations)
 # **Exercise 2.3** (20 minutes). Write the composition (2.7) on one axis, from nothing but sums and products: the one kernel that equals a cascade of correlations without padding.
 #
 # ```python
-# def composite(kernels, dilations):  # float64 tensors (k,), first layer first; ints
+# def composite(kernels, dilations):
+#     # float64 tensors (k,), first layer first; ints
 #     return whole  # (1 + sum of d (k - 1),)
 # ```
 
@@ -2019,7 +2038,8 @@ check_composite(composite)
 # **Exercise 2.4** (20 minutes). A loss sees the product $A \otimes B$ of two matrices and sends the gradient $G$ to it. What reaches $A$, and what $B$? For $B = E_d$ it is (2.6). Without autograd.
 #
 # ```python
-# def kron_gradient(gradient, left, right):  # (a c, b d), (a, b), (c, d), float64
+# def kron_gradient(gradient, left, right):
+#     # (a c, b d), (a, b), (c, d), float64
 #     return to_left, to_right  # (a, b), (c, d)
 # ```
 
@@ -2039,7 +2059,8 @@ check_kron_gradient(kron_gradient)
 # **Exercise 2.5** (an hour). Merge a linear network with channels *and biases* into one layer: (2.7) with matrices for numbers, on one axis, without padding. The merged layer has dilation 1.
 #
 # ```python
-# def merge_layers(weights, biases, dilations):  # (c_out, c_in, k) and (c_out,) a layer, float64
+# def merge_layers(weights, biases, dilations):
+#     # (c_out, c_in, k) and (c_out,) a layer, float64
 #     return weight, bias
 # ```
 
@@ -2067,7 +2088,8 @@ check_merge_layers(merge_layers)
 # fix all factors but one, solve for that one (a linear least-squares problem whose answer is a mean), go round. Two factors must reach the nearest product; more must find a product again that noise has covered.
 #
 # ```python
-# def nearest_factors(matrix, shapes):  # float64; shapes: [(rows, columns), ...], from left to right
+# def nearest_factors(matrix, shapes):
+#     # float64; shapes: [(rows, columns), ...], from left to right
 #     return factors  # one matrix a shape
 # ```
 
@@ -2199,3 +2221,5 @@ print(f"{h} hidden channels, {18 * h} weights for 81 taps")
 # - V. Badrinarayanan, A. Kendall and R. Cipolla, SegNet, [arXiv:1511.00561](https://arxiv.org/abs/1511.00561): pooling with remembered places.
 # - P. Wang and others, Understanding convolution for semantic segmentation, [arXiv:1702.08502](https://arxiv.org/abs/1702.08502): gridding and hybrid rates.
 # - A. Azulay and Y. Weiss, Why do deep convolutional networks generalize so poorly to small image transformations?, [arXiv:1805.12177](https://arxiv.org/abs/1805.12177): subsampling and shifts.
+#
+# **In the package.** Each function of this chapter, with its docstring and a way back to its section: [the reference](../book/api.md#chapter-2-dilation-and-kronecker-products).

@@ -43,8 +43,9 @@ if importlib.util.find_spec("ckutils") is None:
         )
     source = f"ckutils @ git+https://github.com/{REPOSITORY}@{TAG}"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", source]
-    if subprocess.run(pip).returncode:
-        raise SystemExit(f"no network? Install it by hand, then rerun: {source}")
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{done.stderr}No network? Install by hand: {source}")
 from ckutils.checks import describe_runtime
 
 print(describe_runtime())
@@ -796,6 +797,23 @@ for omega_0, (seen, unseen) in share.items():
     )
 
 # %% [markdown]
+# **Turn omega_0 yourself.** The explorer below needs no kernel: the page draws the weights with torch's own generator. At which $\omega_0$ does the kernel become too fast for its 128 lags, and does depth or the seed change that? The cell prints the kernel that the page starts with.
+
+# %%
+from IPython.display import display
+
+from ckutils.widgets import explorer
+
+display(explorer("siren"))
+with torch.random.fork_rng():  # the cells below draw as if this one were not here
+    torch.manual_seed(0)
+    shown = Siren(1, 1, omega_0=30.0, weight_norm=False).double()
+values = shown(torch.linspace(1, -1, 128, dtype=torch.float64)[:, None])[:, 0]
+print("lag     kernel")
+for lag in range(0, 128, 16):
+    print(f"{lag:3} {float(values[lag].detach()):10.5f}")
+
+# %% [markdown]
 # ## 3.7 Positions in [-1, 1], and how far a kernel reaches
 #
 # A network dislikes inputs of 0 to 16,000. Lag $\tau$ of a kernel that reaches over $H$ samples (its *horizon*) is put at
@@ -1066,7 +1084,7 @@ except ValueError as refusal:
 # ([pytorch#21462](https://github.com/pytorch/pytorch/issues/21462), [fft-conv-pytorch#25](https://github.com/fkodom/fft-conv-pytorch/issues/25), [kornia#1731](https://github.com/kornia/kornia/issues/1731), [scipy#12232](https://github.com/scipy/scipy/issues/12232))
 #
 # Count. A direct sum needs $B\, C_{out} C_{in} L K$ products. By FFT there are $C_{out} C_{in} + B (C_{in} + C_{out})$ transforms of about $n \log_2 n$, and $B\, C_{out} C_{in}\, n/2$ complex products.
-# Many channels share transforms: in a dense layer $B\,(C_{in} + C_{out})$ of them serve $B\, C_{in} C_{out}$ convolutions. A *depthwise* layer has $2B + 1$ transforms a channel for $B$ convolutions, so nothing is shared, and a kernel of 3 has next to nothing to save. `method="auto"` compares these counts, with prices fitted once (`benchmarks/fftconv.py` measures them again on your machine).
+# Many channels share transforms: in a dense layer $B\,(C_{in} + C_{out})$ of them serve $B\, C_{in} C_{out}$ convolutions. A *depthwise* layer has $2B + 1$ transforms a channel for $B$ convolutions, so nothing is shared, and a kernel of 3 has next to nothing to save. `method="auto"` compares these counts, with prices fitted once (`benchmarks/auto.py` measures them again on your machine).
 
 # %%
 from ckutils.fftplan import plan
@@ -1252,7 +1270,32 @@ for b, c, length in ((8, 30, 784), (4, 30, 4000), (8, 100, 784)):
 # %% [markdown]
 # What is saved is arithmetic and, more than that, memory: a product that is never stored is neither written nor read again. The backward pass tiles in the same way: the kernels' gradient exists for one tile, and is multiplied with $\hat s$ and $W$ there. Where (3.22) does not hold, because kernel values are dropped at random or multiplied by a learned window, the layer forms its kernels and convolves by `causal_conv`. In evaluation mode the kernels' spectrum is kept from call to call.
 #
-# **On the GPU** the same code runs with tiles of 256 MB instead of 1 MB, so a few large matrix products do all the work. No GPU was at hand when this chapter was written: not measured.
+# **On the GPU**, where CuPy is installed, a kernel of the book goes one step further: it mixes the spectra of the hidden units in registers, hands the result to its neighbours in shared memory, and multiplies at once. So the kernels' spectra are not even in the cache. Here is the definition of it, one thread an output; `ckutils/cuda/spectral_product.cu` holds the fast one beside it, and counts what each reads and does.
+
+# %%
+from ckutils import cuda
+from ckutils.cuda.standin import cupy_on_cpu
+
+kernels = cuda.read_source("spectral_product")
+start = kernels.index('extern "C" __global__ void factorised_spectral_product_naive')
+print(kernels[start : kernels.index("\n}", start) + 2])
+
+# %% [markdown]
+# No GPU is needed to see that the fast one is right. Below, a CPU takes the GPU's place: the layer takes the way that it takes there, and every thread of every block of the same text is run. The layer says which way it took when asked.
+
+# %%
+with torch.no_grad(), torch.random.fork_rng():
+    small, signal = CKConv(6, 7).double(), torch.randn(3, 6, 101).double()
+    on_cpu = small(signal)
+    print("without:", small.route(signal))
+    with cupy_on_cpu() as gpu:
+        by_kernel = small(signal)
+        print("with:", small.route(signal))
+print("launched:", *gpu.launches)
+agree("the same layer", by_kernel, on_cpu, tol=1e-12)
+
+# %% [markdown]
+# By count, at 32 signals of 30 channels and 16,000 samples, the mixing and multiplying needs 5.6 thousand million operations on 0.25 GB, where the published product alone writes 3.7 GB and reads them again. No GPU was at hand when this chapter was written: how long it takes is not measured.
 
 # %% [markdown]
 # ## 3.13 The block, the network, and who sees the future
@@ -1976,7 +2019,8 @@ except AssertionError as told:
 # **Exercise 3.1** (5 minutes). A layer trained at 100 Hz with `horizon=51` reaches how many milliseconds back? How many lags has its kernel at 250 Hz, and what is its sum multiplied by? Write both for any rates; no lag may reach further back than before.
 #
 # ```python
-# def new_rate(horizon, rate, other_rate):  # an int, two rates in samples a second
+# def new_rate(horizon, rate, other_rate):
+#     # an int, two rates in samples a second
 #     return lags, factor  # an int, a float
 # ```
 
@@ -2027,7 +2071,8 @@ check_causal_fft(causal_fft)
 # **Exercise 3.4** (20 minutes). Weight normalisation (3.17) learns length and direction of each row. Carry a gradient in $w$ back to $v$ and $g$, without autograd. Which part of it does $v$ never see?
 #
 # ```python
-# def weight_norm_gradient(v, g, gradient):  # (rows, n), (rows, 1), (rows, n), float64
+# def weight_norm_gradient(v, g, gradient):
+#     # (rows, n), (rows, 1), (rows, n), float64
 #     return to_v, to_g  # (rows, n), (rows, 1)
 # ```
 
@@ -2048,7 +2093,8 @@ check_weight_norm_gradient(weight_norm_gradient)
 #
 # ```python
 # def irregular(times, values, queries, weights, kernel):
-#     # times (n,), values (c_in, n), queries (q,), weights (n,), float64
+#     # times (n,), values (c_in, n), queries (q,), weights (n,),
+#     # all float64;
 #     # kernel(lags) -> (*lags.shape, c_out, c_in)
 #     return y  # (c_out, q)
 # ```
@@ -2239,3 +2285,5 @@ agree("a shared window commutes", got, layer(x).detach(), tol=1e-5)
 # - T. Salimans, D. P. Kingma: *Weight normalization*, NeurIPS 2016, [arXiv:1602.07868](https://arxiv.org/abs/1602.07868).
 # - S. Bai, J. Z. Kolter, V. Koltun: *An empirical evaluation of generic convolutional and recurrent networks*, [arXiv:1803.01271](https://arxiv.org/abs/1803.01271): the TCN and the two tests of memory.
 # - T. G. Stockham: *High-speed convolution and correlation*, 1966, [doi:10.1145/1464182.1464209](https://doi.org/10.1145/1464182.1464209): overlap-add.
+#
+# **In the package.** Each function of this chapter, with its docstring and a way back to its section: [the reference](../book/api.md#chapter-3-kernels-that-a-network-computes).

@@ -42,8 +42,9 @@ if importlib.util.find_spec("ckutils") is None:
         )
     source = f"ckutils @ git+https://github.com/{REPOSITORY}@{TAG}"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", source]
-    if subprocess.run(pip).returncode:
-        raise SystemExit(f"no network? Install it by hand, then rerun: {source}")
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{done.stderr}No network? Install by hand: {source}")
 from ckutils.checks import describe_runtime
 
 print(describe_runtime())
@@ -690,6 +691,24 @@ print(
     "; below 1e-40 at 10,000:",
     0.99**10_000 < 1e-40,
 )
+
+# %% [markdown]
+# **Move the eigenvalues yourself.** The explorer below needs no kernel. How near to the circle must an eigenvalue lie for half of the gradient to survive 60 steps, and how large does the gradient grow on its way to zero at 0.9 and 0.8 with a coupling of 4? The cell prints, from `lru_kernel` and the powers of $W$, what the page starts with.
+
+# %%
+from IPython.display import display
+
+from ckutils.widgets import explorer
+
+display(explorer("recurrence"))
+pairs = torch.tensor([[0.9, 0.35], [-0.5, 0.75]], dtype=F64)
+W = torch.block_diag(*[torch.stack([a, -b, b, a]).view(2, 2) for a, b in pairs])
+U = torch.tensor([[1.0], [0], [1], [0]], dtype=F64)
+values = (U.T @ lru_kernel(W, U, 64)[:, 0])[0]
+print("step    kernel  gradient")
+for step in (0, 1, 2, 5, 10, 20, 40, 63):
+    norm = torch.linalg.matrix_norm(torch.linalg.matrix_power(W, step), 2)
+    print(f"{step:4} {float(values[step]):9.4f} {float(norm):9.4f}")
 
 # %% [markdown]
 # The corrected sentence:
@@ -1443,7 +1462,8 @@ print("lambda = 0.999 halves in", math.ceil(math.log(0.5) / math.log(0.999)), "s
 # **Exercise 4.2** (10 minutes). The start (4.19): turn uniform numbers into eigenvalues on a ring, evenly by area.
 #
 # ```python
-# def ring(u, v, r_min, r_max, max_phase):  # u, v (n,), float64, in [0, 1]
+# def ring(u, v, r_min, r_max, max_phase):
+#     # u, v (n,), float64, in [0, 1]
 #     return eigenvalues  # (n,), complex128
 # ```
 
@@ -1495,7 +1515,8 @@ check_hold(hold)
 # **Exercise 4.5** (an hour). The reverse pass of $h_t = a_t h_{t-1} + b_t$, for coefficients that change and may be complex: gradients in all $a_t$ and $b_t$, in one loop from the end, (4.16). Which coefficient belongs to step $t$?
 #
 # ```python
-# def reverse_pass(a, h, g):  # coefficients, states, and what arrives at each state: (T,)
+# def reverse_pass(a, h, g):
+#     # coefficients, states, and what arrives at each state: (T,)
 #     return to_a, to_b  # (T,), as torch defines complex gradients
 # ```
 
@@ -1618,3 +1639,5 @@ agree("and the gain g becomes g / (1 + lambda')", g2, g1 / (1 + fine), tol=1e-14
 # - R. Roy and T. Kailath (1989), *ESPRIT*: the fit of 4.3. [doi:10.1109/29.32276](https://doi.org/10.1109/29.32276)
 # - R. Pascanu, T. Mikolov and Y. Bengio (2013), *On the difficulty of training recurrent neural networks*. [arXiv:1211.5063](https://arxiv.org/abs/1211.5063)
 # - A. Katharopoulos and others (2020), *Transformers are RNNs*: linear attention. [arXiv:2006.16236](https://arxiv.org/abs/2006.16236)
+#
+# **In the package.** Each function of this chapter, with its docstring and a way back to its section: [the reference](../book/api.md#chapter-4-the-linear-recurrent-unit).

@@ -40,13 +40,16 @@ if importlib.util.find_spec("ckutils") is None:
         )
     source = f"ckutils @ git+https://github.com/{REPOSITORY}@{TAG}"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", source]
-    if subprocess.run(pip).returncode:
-        raise SystemExit(f"no network? Install it by hand, then rerun: {source}")
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{done.stderr}No network? Install by hand: {source}")
 from ckutils.checks import describe_runtime
 
 print(describe_runtime())
 
 # %%
+import functools
+import itertools
 import math
 import time
 
@@ -56,7 +59,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ckutils import ckn, ckn_scratch, nystrom, training
+from ckutils import ckn, ckn_scratch, cuda, nystrom, training
 from ckutils.checks import agree, digest, source
 from ckutils.convolution import correlate2d, im2col
 from ckutils.datasets import fashion_mnist_small, photo
@@ -425,6 +428,29 @@ for dtype, tol in ((torch.float32, 1e-6), (FLOAT64, 1e-10)):
     for name, z in (("once", data), ("every anchor twice", twice)):
         psi = ckn.nystrom_features(data, z, kappa)
         agree(f"{str(dtype)[6:]}, {name}", psi @ psi.T, exact[:100, :100], tol=tol)
+
+# %% [markdown]
+# **Move the anchors yourself.** On the circle the whole approximation fits one picture. The explorer below needs no kernel. How few anchors bring the error over all directions below 0.1, and what does an anchor that stands there twice add? The cell prints, from `nystrom_features`, what the page starts with.
+
+
+# %%
+from IPython.display import display
+
+from ckutils.widgets import explorer
+
+
+def direction(*degrees):
+    angle = torch.deg2rad(torch.tensor(degrees, dtype=FLOAT64))
+    return torch.stack([angle.cos(), angle.sin()], dim=1)
+
+
+display(explorer("nystrom"))
+every, three = direction(*range(0, 360, 45), 100), direction(20, 80, 150)
+psi = ckn.nystrom_features(every, three, kappa)  # the last row is the reference
+columns = kappa(every @ every[-1]), psi @ psi[-1], psi.norm(dim=1)
+print("direction  exact  approximation  length")
+for at, row in enumerate(torch.stack(columns, dim=1)[:-1].tolist()):
+    print(f"{45 * at:9}", *(f"{value:9.4f}" for value in row))
 
 # %% [markdown]
 # ## 5.4 ★ My kernel matrix is positive definite on paper: why does factorising it fail, and how much jitter is honest?
@@ -1373,27 +1399,43 @@ agree("learned filters are flips", convolving, correlating[::-1], tol=1e-10)
 # %% [markdown]
 # ### The CUDA listing, executed
 #
-# The source ends with a CUDA kernel for `correlate2d` in "valid" mode. A GPU is not needed to see what it does: a CUDA launch runs one function for every thread, and here every thread writes one number. Below is its index arithmetic, faithfully transcribed, with one Python iteration a thread and flat memory as in C; memory beyond the arrays is filled with NaN, so that a read beyond them shows. (`tests/test_ckn_listings.py` runs the same arithmetic compiled by a C++ compiler, where there is one. The emulator that runs whole `.cu` files is not part of this chapter.)
+# The source ends with a CUDA kernel for `correlate2d` in "valid" mode. A GPU is not needed to see what it does. CUDA C is C++ with a few words more, and `ckutils.cuda.emulator` supplies them: it compiles the same text for a CPU and runs every thread of the launch. It needs a C++ compiler, `g++`, which hosted notebooks have. Here is the listing's arithmetic in our own words, with its three index expressions left open: which tap, which pixel, which place of the result. The printed ones and the corrected ones fill them.
+
+# %%
+TEXT = r"""
+extern "C" __global__ void correlate(const float* x, const float* k, float* y,
+                                     int width, int height, int kw, int kh)
+{
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;   // along the width
+    const int j = blockIdx.y * blockDim.y + threadIdx.y;   // along the height
+    const int across = width - kw + 1, down = height - kh + 1;
+    if (i >= across || j >= down) return;
+    float sum = 0;
+    for (int a = 0; a < kw; ++a)
+        for (int b = 0; b < kh; ++b) sum += k[TAP] * x[PIXEL];
+    y[PLACE] = sum;
+}"""
+PRINTED = {"TAP": "a*kw+b", "PIXEL": "(i+a)*width+j+b", "PLACE": "i*down+j"}
+RIGHT = {"TAP": "b*kw+a", "PIXEL": "(j+b)*width+i+a", "PLACE": "j*across+i"}
 
 
 # %%
-def listing(image, kernel, fixed=False):
+def launch(indices, image, kernel, run=None):
+    """One launch as the source makes it: blocks of 16 x 16, a grid over all outputs."""
     (height, width), (kh, kw) = image.shape, kernel.shape
-    out_h, out_w, beyond = height - kh + 1, width - kw + 1, np.full(10_000, np.nan)
-    x, k = (np.concatenate([a.ravel(), beyond]) for a in (image, kernel))
-    result = np.full(out_h * out_w, np.nan)
-    for i in range(-(-out_w // 16) * 16):  # blockIdx.x * 16 + threadIdx.x
-        for j in range(-(-out_h // 16) * 16):
-            if not (i < out_w and j < out_h):
-                continue
-            a, b = np.meshgrid(range(kw), range(kh), indexing="ij")  # ki, kj
-            if fixed:  # i runs along the width: it belongs to the columns
-                terms = k[b * kw + a] * x[(j + b) * width + i + a]
-                result[j * out_w + i] = terms.sum()
-            else:
-                terms = k[a * kw + b] * x[(i + a) * width + j + b]
-                result[i * out_h + j] = terms.sum()
-    return result.reshape(out_h, out_w)
+    y = np.full((height - kh + 1, width - kw + 1), np.nan, np.float32)
+    grid = (-(-y.shape[1] // 16), -(-y.shape[0] // 16))
+    args = [image, kernel, y, width, height, kw, kh]
+    run = run or cuda.EmulatedModule(TEXT, constants=indices).launch
+    return run("correlate", grid, (16, 16), args), y
+
+
+def outside(indices, image, kernel):
+    """What AddressSanitizer says about the same launch: clean, or where it read."""
+    check = functools.partial(
+        cuda.sanitize, TEXT, sanitizer="address", constants=indices
+    )
+    return launch(indices, image, kernel, check)[0]
 
 
 # %%
@@ -1406,14 +1448,16 @@ shapes = {
     "40 x 40 with 5 x 5": ((40, 40), (5, 5)),
 }
 for name, (size, taps) in shapes.items():
-    x, w = rng.standard_normal(size), rng.standard_normal(taps)
+    x, w = (rng.standard_normal(s).astype("f4") for s in (size, taps))
     want = correlate2d(x, w)
-    right = [np.allclose(listing(x, w, fixed), want) for fixed in (False, True)]
-    outside = bool(np.isnan(listing(x, w)).any())
-    print(f"{name:28s} printed {right[0]}, outside {outside}, corrected {right[1]}")
+    close = [
+        np.allclose(launch(how, x, w)[1], want, atol=1e-5) for how in (PRINTED, RIGHT)
+    ]
+    print(f"{name:28s} printed {close[0]} ({outside(PRINTED, x, w)})")
+    print(f"{'':28s} corrected {close[1]} ({outside(RIGHT, x, w)})")
 
 # %% [markdown]
-# The thread index $i$ runs along the *width* but is used as the *row*. On squares rows and columns may be exchanged consistently and the values come out right. On rectangles they are wrong, and a wide image or a wide kernel is read beyond its end, without a word. The correction is to use $i$ for columns: three index expressions. (The launch itself is sound: the grid covers all outputs, the guard stops the surplus threads, the buffer sizes are right, and the copy back waits for the kernel. It checks no error code, and it allocates, copies and frees at each call.)
+# The thread index $i$ runs along the *width* but is used as the *row*. On squares rows and columns may be exchanged consistently and the values come out right. On rectangles they are wrong, and a wide image or a wide kernel is read beyond its end: on a GPU without a word, here with the line. The correction is to use $i$ for columns: three index expressions. (The launch itself is sound: the grid covers all outputs, the guard stops the surplus threads, the buffer sizes are right, and the copy back waits for the kernel. It checks no error code, and it allocates, copies and frees at each call.)
 #
 # The **Cython listing** is the plain four-fold loop, in float64, and it is right: transcribed, it equals `correlate2d`. It computes "valid" only, its signature admits float64 only, and for a kernel larger than the image it returns an empty array (by one) or fails on a negative size (by more). How fast such loops are when compiled can be measured with any compiler.
 
@@ -1455,6 +1499,212 @@ for name in ("scipy.signal", "jax.scipy.signal"):
         if library := optional(name):
             got = np.asarray(library.correlate2d(x, w, mode))
             agree(f"{name}, {mode} = ours", got, correlate2d(x, w, mode), tol=1e-12)
+
+# %% [markdown]
+# ### Can I run and debug CUDA code without an NVIDIA card?
+#
+# People who ask this ([four trackers, one person](https://github.com/mxnet/mxnet/issues/9375), [more](https://github.com/pytorch/pytorch/issues/4603)) are mostly told no. For plain CUDA C the answer is yes, except for speed. The book's own kernels are run that way at every change: threads in order, in reverse and shuffled; shared memory that starts as NaN; every access checked; every race. Here is one of them, the one behind `correlate2d` on a GPU, beginning with the kernel that is its definition.
+
+# %%
+from ckutils.cuda.correlate2d import plan
+from ckutils.cuda.standin import cupy_on_cpu
+
+text = cuda.read_source("correlate2d")
+start = text.index('extern "C"')
+print(text[start : text.index("\n}", start) + 2])
+
+# %% [markdown]
+# Its fast neighbour in the same file keeps a tile of the image in shared memory, and the threads of a block must wait for each other, once before they read the tile and once before they overwrite it. Now we run both, unchanged, and then plant the classical mistake: the waiting is taken out.
+
+
+# %%
+def emulate(source, kernel, x, w, run=None):
+    """Launch `kernel` of `source` on (H, W) and (h, w) in "valid" mode."""
+    sizes = (x.shape[0] - w.shape[0] + 1, x.shape[1] - w.shape[1] + 1)
+    how = plan(w.shape, sizes, torch.float32, kernel)
+    y = np.full(sizes, np.nan, np.float32)
+    taps = w.shape if kernel == "correlate2d_naive" else ()
+    args = [x, w, y, *x.shape, *taps, *sizes, 0, 0]
+    run = run or cuda.EmulatedModule(source, constants=how.constants).launch
+    report = run(kernel, how.grid, how.block, args)
+    return y, report
+
+
+x, w = (rng.standard_normal(s).astype("f4") for s in ((40, 150), (3, 5)))
+want = correlate2d(x.astype(float), w.astype(float))
+for kernel in ("correlate2d_naive", "correlate2d"):
+    agree(kernel, emulate(text, kernel, x, w)[0], want, tol=1e-5)
+
+# %%
+careless = text.replace("__syncthreads();", ";")
+constants = plan(w.shape, want.shape, torch.float32, "correlate2d").constants
+for name, code in ("as it stands", text), ("without waiting", careless):
+    look = functools.partial(
+        cuda.sanitize, code, sanitizer="thread", constants=constants
+    )
+    y, report = emulate(code, "correlate2d", x, w, look)
+    print(f"{name}: {report.kind or 'no race'}")
+
+# %% [markdown]
+# What the emulator cannot show is time: occupancy, memory bandwidth and the order in which blocks see each other's writes need a GPU. [The performance page](../book/performance.md) says what was measured.
+#
+# ### Why does my CuPy kernel read nonsense when I pass a Python float or a float64 array?
+#
+# Because a launch passes bytes and nothing looks at them ([cupy#8485](https://github.com/cupy/cupy/issues/8485), [cupy#6940](https://github.com/cupy/cupy/issues/6940)). A Python `float` arrives as eight bytes; a kernel that declares `float` reads the first four of them. And a `float64` array behind a `float*` is read four bytes at a time, each number as two.
+#
+# **By hand.** $0.5$ is in double precision the word `3FE0000000000000`. Memory holds its lower half first, so a `float` read there is $0$.
+
+# %%
+SCALE = r"""
+extern "C" __global__ void scale(const float* x, float* y, float factor, int n)
+{
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) y[i] = factor * x[i];
+}"""
+print(len(SCALE.splitlines()), "lines of CUDA C")
+
+# %%
+bits = np.float64(0.5).tobytes()
+print(
+    "as eight bytes:",
+    bits[::-1].hex(),
+    "-> the kernel reads",
+    np.frombuffer(bits, "f4")[0],
+)
+module, y = cuda.EmulatedModule(SCALE), np.zeros(4, np.float32)
+for factor in (0.5, 0.1):
+    seen = np.frombuffer(np.float64(factor).tobytes(), np.float32)[0]  # what arrives
+    module.launch("scale", 1, 4, [np.arange(4, dtype="f4"), y, seen, 4])
+    print(f"factor {factor}:", y)
+wrong = np.arange(4.0).view(np.float32)[:4]  # a float64 array, read as float
+module.launch("scale", 1, 4, [wrong.copy(), y, 1.0, 4])
+print("float64 array 0, 1, 2, 3:", y)
+
+# %% [markdown]
+# The launcher of this book parses the kernel's signature out of the text and compares every argument with it before the launch. A Python float for a `float` is converted, since what is meant is plain; everything else is refused by name. The checks are the same on a GPU; below, a stand-in for CuPy lets the launcher run here.
+
+# %%
+x, y = torch.arange(4.0), torch.zeros(4)
+calls = {
+    "right": [x, y, 0.1, 4],
+    "a float64 array": [x.double(), y, 0.1, 4],
+    "a float for an int": [x, y, 0.1, 4.0],
+    "too few": [x, y, 0.1],
+    "an output that cannot be written": [x, torch.zeros(1).expand(4), 0.1, 4],
+}
+with cupy_on_cpu():
+    launcher = cuda.CudaModule(SCALE)
+    for name, args in calls.items():
+        try:
+            launcher.launch("scale", 1, 4, args)
+            print(f"{name}: {y.tolist()}")
+        except ValueError as error:
+            print(f"{name}: {error}")
+
+# %% [markdown]
+# ### Why does a raw kernel ignore transposes, slices and flips, and want its grid as (x, y)?
+#
+# A raw kernel gets an address. That an array is a transposed, sliced or flipped *view* stands in its strides, and nobody passes those ([cupy#9233](https://github.com/cupy/cupy/issues/9233), [cupy#7267](https://github.com/cupy/cupy/issues/7267)). Handed `x.T`, it reads `x`. Even a library's own function has been caught by flips ([cupy#10303](https://github.com/cupy/cupy/issues/10303)). Our launcher refuses a view; the public function copies it first, so every view gives what its copy gives.
+
+# %%
+x = torch.arange(12.0).reshape(3, 4)
+with cupy_on_cpu():
+    try:
+        launcher.launch("scale", 1, 12, [x.T, torch.zeros(4, 3), 1.0, 12])
+    except ValueError as error:
+        print(error)
+base = rng.standard_normal((20, 30))
+w = rng.standard_normal((4, 3))
+views = {
+    "transposed": base.T,
+    "sliced": base[::2, 1::3],
+    "flipped": base[::-1, ::-1],
+    "a row many times": np.broadcast_to(base[0], (9, 30)),
+}
+for name, view in views.items():
+    got, want = correlate2d(view, w), correlate2d(view.copy(), w)
+    agree(f"{name} {view.shape}, kernel flipped too", correlate2d(view, w[::-1, ::-1]),
+          correlate2d(view.copy(), w[::-1, ::-1].copy()), tol=1e-12)  # fmt: skip
+    agree(f"{name} {view.shape}", got, want, tol=1e-12)
+
+# %% [markdown]
+# **The grid is (x, y), an array is (row, column).** CUDA counts x fastest, and x is the axis along which memory is contiguous: the *last* axis of an array. So the grid of an image with `shape == (height, width)` is `(width, height)` in blocks. On a square nothing happens if you exchange them. On a rectangle part of the result is never written; the output below starts as NaN, and we count.
+
+# %%
+image, k = (rng.standard_normal(s).astype("f4") for s in ((20, 70), (3, 3)))
+for name, turned in (("(x, y)", False), ("(row, column)", True)):
+    module, y = (
+        cuda.EmulatedModule(TEXT, constants=RIGHT),
+        np.full((18, 68), np.nan, "f4"),
+    )
+    grid = (2, 5) if turned else (5, 2)  # ceil(68 / 16), ceil(18 / 16)
+    module.launch("correlate", grid, (16, 16), [image, k, y, 70, 20, 3, 3])
+    print(f"grid {grid}, as {name}: {np.isnan(y).sum()} of {y.size} never written")
+
+# %% [markdown]
+# ### Torch and CuPy share memory: do they share a stream, or do I get stale data?
+#
+# They share memory and not the stream ([cupy#6104](https://github.com/cupy/cupy/issues/6104), [TensorRT#930](https://github.com/NVIDIA/TensorRT/issues/930)). A stream is a queue that a GPU works off in order; between two queues there is no order, unless someone asks for it. Suppose torch writes $x$, your kernel computes $y$ from $x$, torch reads $y$. With both on torch's stream there is one order. With the kernel on a stream of its own there are three, and we can run them all.
+
+# %%
+steps = {
+    "write x": lambda memory: memory.update(x=5),
+    "kernel": lambda memory: memory.update(y=2 * memory["x"]),
+    "read y": lambda memory: memory.update(seen=memory["y"]),
+}
+for name, side_stream in (("on torch's stream", False), ("on a side stream", True)):
+    for order in itertools.permutations(steps):
+        queued = [step for step in order if step != "kernel" or not side_stream]
+        if queued != [step for step in steps if step in queued]:
+            continue  # a queue keeps its order
+        memory = {"x": 0, "y": 0}
+        for step in order:
+            steps[step](memory)
+        print(f"{name}: {' -> '.join(order):30s} torch reads {memory['seen']}")
+
+# %% [markdown]
+# Two of the three orders read stale data, and which one happens depends on how busy the GPU is: the bug that comes and goes. The launcher therefore asks torch for its current stream at every launch, also inside `with torch.cuda.stream(...)`. The stand-in notes on which stream each launch went; on a GPU the cell provokes the race itself.
+
+# %%
+with cupy_on_cpu() as record:
+    launcher = cuda.CudaModule(SCALE)
+    launcher.launch("scale", 1, 4, [torch.ones(4), torch.zeros(4), 2.0, 4])
+    print("launched on torch's current stream:", record.streams == [record.stream])
+
+
+# %% tags=["nbval-ignore-output"]
+def on_a_side_stream(x, y):
+    import cupy
+
+    kernel = cupy.RawKernel(SCALE, "scale")
+    packed = (x.data_ptr(), y.data_ptr(), np.float32(2), np.int32(x.numel()))
+    side = cupy.cuda.Stream(non_blocking=True)
+    kernel((x.numel() // 256,), (256,), packed, stream=side)
+
+
+def on_torchs_stream(x, y):
+    module = cuda.CudaModule(SCALE)
+    module.launch("scale", x.numel() // 256, 256, [x, y, 2.0, x.numel()])
+
+
+# %% tags=["nbval-ignore-output"]
+def stale_of_20(launch_scale):
+    """torch adds 1 to x, the kernel doubles x into y, torch reads y: 2, or stale."""
+    stale = 0
+    for _ in range(20):
+        x, y = torch.zeros(2, 1 << 24, device="cuda")
+        torch.cuda.synchronize()
+        x += 1
+        launch_scale(x, y)
+        stale += bool((y != 2).any())
+    return stale
+
+
+if torch.cuda.is_available() and importlib.util.find_spec("cupy"):
+    for way in (on_a_side_stream, on_torchs_stream):
+        print(f"{way.__name__}: {stale_of_20(way)} of 20 results are stale")
+else:
+    print("no GPU here: the race itself is not measured")
 
 # %% [markdown]
 # ## 5.10 ★ How do I time GPU code, and why is the first call a thousand times slower?
@@ -2024,7 +2274,8 @@ check_patch_kernel(patch_kernel)
 # **Exercise 5.2** (20 minutes). A power series with finitely many terms has a finite feature map. Write one for $\sum_j b_j \langle x, y \rangle^j$, $b_j \ge 0$: coordinates whose inner products are the kernel, as $\varphi$ in section 5.1 is for $\langle x, y \rangle^2$. (You need not merge equal coordinates.)
 #
 # ```python
-# def power_features(x, weights):  # x (n, d), float64; [b_0, b_1, ...]
+# def power_features(x, weights):
+#     # x (n, d), float64; [b_0, b_1, ...]
 #     return features  # (n, any)
 # ```
 
@@ -2063,7 +2314,8 @@ check_image_order(image_order)
 # **Exercise 5.4** (an hour). The Nystrom features (5.12) of patches of any norm, with the exponential kernel and the ridge of (5.13), in NumPy. Black patches have the features 0.
 #
 # ```python
-# def nystrom_rows(x, anchors, beta, eps):  # x (n, d), anchors (p, d) with unit rows, float64
+# def nystrom_rows(x, anchors, beta, eps):
+#     # x (n, d), anchors (p, d) with unit rows, float64
 #     return features  # (n, p)
 # ```
 
@@ -2084,7 +2336,8 @@ check_nystrom(nystrom_rows)
 # **Exercise 5.5** (an hour). A gradient $G$ arrives at $A^{-1/2}$. Carry it back to $A$ by (5.21), so that it is right also where eigenvalues coincide. (Begin with the trace, $G = I$: its gradient is $-\tfrac12 A^{-3/2}$.)
 #
 # ```python
-# def inverse_sqrt_gradient(a, gradient):  # both symmetric (n, n), float64, a positive definite
+# def inverse_sqrt_gradient(a, gradient):
+#     # both symmetric (n, n), float64, a positive definite
 #     return to_a  # (n, n)
 # ```
 
@@ -2101,7 +2354,7 @@ def inverse_sqrt_gradient(a, gradient):
 check_inverse_sqrt_gradient(inverse_sqrt_gradient)
 
 # %% [markdown]
-# **Exercise 5.6** (an evening). A whole network from images to maps, in NumPy: for each layer pad, cut patches (exercise 5.3), compare and whiten (5.4), put the rows back into maps, pool with the Gaussian (5.15) and keep every $s$-th place, from the first on. Zeros stand outside, before the patches are cut and around the map that is pooled.
+# **Exercise 5.6** (an evening). A whole network from images to maps, in NumPy: for each layer pad, cut patches (exercise 5.3), compare and whiten (5.4), put the rows back into maps, pool with the Gaussian (5.15) and keep every $s$-th place, from the first on; $s = 1$ means no pooling. Zeros stand outside, before the patches are cut and around the map that is pooled.
 #
 # ```python
 # def encode(images, layers):  # (n, c, h, w), float64
@@ -2134,7 +2387,8 @@ def encode(images, layers):
         n, _, height, width = padded.shape
         rows = nystrom_rows(image_order(padded, k), anchors, beta, eps)
         maps = rows.reshape(n, height - k + 1, width - k + 1, len(anchors))
-        images = pool_gaussian(np.moveaxis(maps, 3, 1), s)
+        maps = np.moveaxis(maps, 3, 1)
+        images = pool_gaussian(maps, s) if s > 1 else maps
     return images
 
 
@@ -2268,3 +2522,5 @@ agree("encode = two CKN layers", encode(pair.numpy(), stack), maps, tol=1e-10)
 # - C. Jones, V. Roulet and Z. Harchaoui, [Kernel-based translations of convolutional networks](https://arxiv.org/abs/1903.08131), 2019: CNN architectures as CKNs.
 # - N. Higham, [Functions of matrices](https://doi.org/10.1137/1.9780898717778), 2008: Newton-Schulz, Daleckii and Krein.
 # - A. Griewank and A. Walther, [Evaluating derivatives](https://doi.org/10.1137/1.9780898717761), 2008: reverse mode on graphs.
+#
+# **In the package.** Each function of this chapter, with its docstring and a way back to its section: [the reference](../book/api.md#chapter-5-convolutional-kernel-networks).

@@ -13,11 +13,6 @@ import pytest
 from tools import book as builder
 
 ROOT = Path(__file__).resolve().parent.parent
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--no-first-run",
-    "--disable-background-networking",
-]  # fmt: skip
 
 
 def build(folder: Path) -> subprocess.CompletedProcess:
@@ -165,18 +160,6 @@ def test_the_link_check_sees_a_dead_link_and_a_dead_anchor(tmp_path):
 # In a real browser -----------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def browser():
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is on the PATH")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 class Visit:
     """One page opened from disk, every request to the outside refused and noted."""
 
@@ -258,6 +241,110 @@ def test_a_narrow_page_does_not_scroll_sideways(html, browser, scheme):
         wide = visit.ask("document.documentElement.scrollWidth")
         visit.page.close()
         assert wide <= 360, f"{name} is {wide} pixels wide on a screen of 360"
+
+
+# Everybody reads: axe -----------------------------------------------------------------
+
+# Formulas have MathJax's own reader and thousands of nodes; the first few blocks of
+# code have all its colours. Without the others axe takes seconds and not minutes.
+THIN = """() => {
+  for (const formula of document.querySelectorAll('mjx-container')) formula.remove();
+  const code = [...document.querySelectorAll('div.highlight pre')].slice(4);
+  for (const block of code) block.textContent = 'code';
+}"""
+# preload would ask for style sheets by XMLHttpRequest, which a page on disk may not
+AXE = """async () => (
+  await axe.run(document, {preload: false, resultTypes: ['violations']})
+).violations.map(v => [v.id, v.help, v.nodes.length, v.nodes[0].html.slice(0, 160)])"""
+
+
+def violations(page) -> list:
+    """What axe-core finds: contrast, order of headings, alt text, landmarks, names."""
+    package = pytest.importorskip("axe_playwright_python")
+    page.evaluate(THIN)
+    page.add_script_tag(path=str(Path(package.__file__).parent / "axe.min.js"))
+    return page.evaluate(AXE)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", builder.pages())
+def test_axe_finds_nothing(html, browser, name, scheme):
+    size = {"width": 1280, "height": 900}
+    page = browser.new_page(viewport=size, color_scheme=scheme)
+    page.goto((html / f"{name}.html").as_uri())
+    assert page.evaluate("document.documentElement.dataset.theme") == scheme
+    assert violations(page) == []
+    page.close()
+
+
+def test_axe_sees_what_it_must(tmp_path, browser):
+    bad = tmp_path / "bad.html"
+    bad.write_text(
+        "<html lang='en'><title>t</title><main><h1>a</h1><h3>b</h3>"
+        "<p style='color:#aaa;background:#fff'>faint</p><img src='x.png'></main>"
+    )
+    page = browser.new_page()
+    page.goto(bad.as_uri())
+    found = {violation[0] for violation in violations(page)}
+    assert {"heading-order", "color-contrast", "image-alt"} <= found
+    page.close()
+
+
+# Paper and weight --------------------------------------------------------------------
+
+
+def test_a_page_prints_its_text_black_on_white_with_nothing_folded(html, browser):
+    path = html / "notebooks" / "01_convolution_arithmetic.html"
+    page = browser.new_page(color_scheme="dark")
+    page.goto(path.as_uri())
+    shown = "document.querySelector('details.hide > summary ~ *').checkVisibility()"
+    assert page.evaluate(shown) is False
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate(shown) is True
+    hidden = (
+        "['.bd-sidebar-primary', '.bd-header-article', '.prev-next-area']"
+        ".map(s => document.querySelector(s))"
+        ".filter(e => e && e.offsetParent !== null).length"
+    )
+    assert page.evaluate(hidden) == 0
+    colour = "e => getComputedStyle(document.querySelector(e)).color"
+    for part in ("article p", ".highlight span"):
+        shade = max(map(int, re.findall(r"\d+", page.evaluate(colour, part))[:3]))
+        assert shade < 100, f"{part} is too light for paper: {shade}"
+    page.close()
+
+
+def weight(html: Path, name: str) -> int:
+    """Bytes of a page with the figures of its own; the theme is shared by all."""
+    path = html / f"{name}.html"
+    own = [link for link in Page(path).links if "_images/" in link]
+    figures = {(path.parent / unquote(link)).resolve() for link in own}
+    return path.stat().st_size + sum(file.stat().st_size for file in figures)
+
+
+@pytest.mark.parametrize("name", builder.pages())
+def test_a_page_is_light(html, name):
+    assert weight(html, name) < 1_500_000
+
+
+def test_the_weight_of_a_page_counts_its_figures(tmp_path):
+    (tmp_path / "_images").mkdir()
+    (tmp_path / "_images" / "a.png").write_bytes(b"0" * 1000)
+    (tmp_path / "a.html").write_text("<img src='_images/a.png'>" * 2)
+    assert weight(tmp_path, "a") == 1000 + 2 * 25
+
+
+def test_every_entry_of_the_api_leads_to_its_chapter(html):
+    listed = (ROOT / "book" / "api.md").read_text()
+    names = re.findall(r"auto(?:function|class):: (ckutils\.\S+)", listed)
+    text = (html / "book" / "api.html").read_text(encoding="utf-8")
+    text = text[: text.index('id="for-all-chapters"')]
+    places = {n: text.find(f'id="{n}"') for n in names}
+    starts = sorted(place for place in places.values() if place > 0)
+    assert len(starts) > 50
+    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
+        entry = text[start:end]
+        assert 'href="../notebooks/' in entry, entry[:80]
 
 
 def test_the_search_finds_a_term_of_chapter_1(html, browser):

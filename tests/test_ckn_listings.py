@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.peers import cython_loops
 from ckutils.checks import agree
 from ckutils.ckn import CKN, CKNLayer
 from ckutils.convolution import correlate2d, im2col
@@ -245,18 +246,15 @@ def test_the_four_loops_are_the_valid_correlation():
         np.zeros([2 - 4 + 1] * 2)
 
 
-def test_the_cython_listing_compiled():
-    pytest.importorskip("Cython", reason="Cython is not installed")
-    from Cython.Shadow import inline
-
-    code = """
-    total = 0.0
-    for m in range(2):
-        for n in range(3):
-            total += image[1 + m, 1 + n] * kernel[m, n]
-    return total
-    """
+def test_four_loops_compiled_by_cython_are_the_valid_correlation():
+    loops = cython_loops()
+    if loops is None:
+        pytest.skip("Cython is not installed")
     draw = np.random.default_rng(0)
-    image, kernel = draw.standard_normal((4, 5)), draw.standard_normal((2, 3))
-    got = inline(code, image=image, kernel=kernel)
-    agree("one output", got, correlate2d(image, kernel)[1, 1], tol=1e-12)
+    for size, taps in (((9, 9), (3, 3)), ((6, 11), (2, 4)), ((11, 6), (4, 2))):
+        image, kernel = draw.standard_normal(size), draw.standard_normal(taps)
+        want = correlate2d(image, kernel)
+        agree(f"{size}, {taps}", loops.correlate2d(image, kernel), want, tol=1e-12)
+        single = loops.correlate2d(image.astype("f4"), kernel.astype("f4"))
+        assert single.dtype == np.float32
+        agree(f"{size}, {taps}, float32", single, want, tol=1e-5)

@@ -98,7 +98,8 @@ def test_arithmetic_holds_integers_only(module):
 def test_every_equation_that_the_code_cites_stands_in_its_chapter():
     cited = {
         (file.name, number)
-        for file in (ROOT / "ckutils").glob("*.py")
+        for ending in ("py", "cu", "js")
+        for file in (ROOT / "ckutils").rglob(f"*.{ending}")
         for number in re.findall(r"(?<!\w)\(([1-5]\.\d+)\)", file.read_text())
     }
     assert len(cited) > 50

@@ -261,9 +261,11 @@ WRONG = (
      "torch.where(values[:, None] == values, -values**-1.5 / 2,"
      " (1 / s[:, None] - 1 / s) / (values[:, None] - values))", "loses nine digits"),
     ("5.5", "(factor * inside)", "(torch.diag(factor.diag()) * inside)", "-1/6"),
-    ("5.6", "taps /= taps.sum()", "pass", "the pooling filter itself"),
-    ("5.6", "/ s**2)", "/ (2 * s**2))", "the pooling filter itself"),
+    ("5.6", "taps /= taps.sum()", "pass", "every second tap"),
+    ("5.6", "/ s**2)", "/ (2 * s**2))", "every second tap"),
     ("5.6", "[(0, 0), (0, 0), (p, p), (p, p)]", "[(0, 0)] * 4", "before the patches"),
+    ("5.6", "pool_gaussian(maps, s) if s > 1 else maps", "pool_gaussian(maps, s)",
+     "no pooling"),
     ("5.6", "np.moveaxis(maps, 3, 1)", "np.moveaxis(maps, 3, 1)[..., ::-1]",
      "Patches of 2 by 2"),
 )  # fmt: skip

@@ -76,7 +76,8 @@ def test_the_wheel_carries_the_data(tmp_path):
     (wheel,) = tmp_path.glob("ckutils-*.whl")
     listed = run(sys.executable, "-m", "zipfile", "-l", str(wheel)).stdout
     data = ROOT / "ckutils" / "datasets" / "data"
-    for file in [*data.rglob("*"), *(ROOT / "ckutils").rglob("*.py")]:
+    pages = ROOT / "ckutils" / "widgets" / "static"
+    for file in [*data.rglob("*"), *pages.iterdir(), *(ROOT / "ckutils").rglob("*.py")]:
         if file.is_file():
             assert str(file.relative_to(ROOT)) in listed
 

@@ -20,7 +20,8 @@ STAMP = ROOT / "_build" / "inputs.sha256"
 CLI = "from jupyter_book.cli.main import main; main()"
 INPUTS = (
     "_config.yml", "_toc.yml", "requirements.txt", "book/**/*", "notebooks/*.ipynb",
-    "ckutils/**/*.py", "ckutils/**/*.cu", "tools/book.py", "tools/offline.py",
+    "ckutils/**/*.py", "ckutils/**/*.cu", "ckutils/widgets/static/*", "tools/book.py",
+    "tools/explorers.py", "tools/offline.py",
 )  # fmt: skip
 
 

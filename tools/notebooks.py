@@ -56,8 +56,9 @@ if importlib.util.find_spec("ckutils") is None:
         )
     source = f"ckutils @ git+https://github.com/{{REPOSITORY}}@{{TAG}}"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", source]
-    if subprocess.run(pip).returncode:
-        raise SystemExit(f"no network? Install it by hand, then rerun: {{source}}")
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{{done.stderr}}No network? Install by hand: {{source}}")
 from ckutils.checks import describe_runtime
 
 print(describe_runtime())"""

@@ -1,10 +1,10 @@
 """Write every page, and part of a page, that is made from a table or by counting."""
 
-from tools import claims, notation, questions, verified
+from tools import claims, notation, performance, questions, verified
 
 
 def main() -> None:
-    for tool in (claims, questions, notation, verified):
+    for tool in (claims, questions, notation, performance, verified):
         tool.main()
 
 

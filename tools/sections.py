@@ -60,6 +60,19 @@ def number(page: str, heading: str) -> str:
     raise ValueError(f"{page} has no heading {heading!r}")
 
 
+def with_equation(page: str, number: str) -> str:
+    """The innermost heading above the equation with this number."""
+    heading = ""
+    for cell in cells(page):
+        if cell.cell_type == "markdown":
+            for line in cell.source.splitlines():
+                if found := re.match(r"#{1,4} +(.+?) *$", line):
+                    heading = found[1]
+                if f"\\tag{{{number}}}" in line:
+                    return heading
+    raise ValueError(f"{page} has no equation ({number})")
+
+
 def within(page: str, heading: str) -> tuple[str, list]:
     """The text of a section and its code cells, subsections included."""
     entries = outline(page)

@@ -67,14 +67,15 @@ def _split(kh, kw, rows, columns, real) -> Launch:
 def _tiled(kh, kw, rows, columns, real) -> Launch:
     """Pieces of the kernel of equal size, as large as a tile's shared memory allows.
 
-    A thread then keeps the taps of CHUNK rows in registers, up to 64 of them.
+    A thread then keeps the taps of CHUNK rows in registers, up to 64 of them in float
+    and 32 in double, which takes two registers a number.
     """
     size = {"float": 4, "double": 8}[real["REAL"]]
     pw = _even(kw, 16)
     row = 4 * (31 + (pw + 6) // 4)  # of the tile
     most = (STATIC_SHARED // size - (_TALL - 1) * row) // (row + pw)
     ph = _even(kh, most)
-    chunk = _even(ph, max(1, 64 // pw))
+    chunk = _even(ph, max(1, 256 // size // pw))
     constants = {**real, "KH": kh, "KW": kw, "PH": ph, "PW": pw, "CHUNK": chunk}
     blocks = -(-rows // _TALL) * -(-columns // _ACROSS)
     return Launch("correlate2d", constants, (blocks,), (32, _WARPS))

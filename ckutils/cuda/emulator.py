@@ -10,6 +10,7 @@ which blocks see each other's writes, and the rounding of a GPU's own functions.
 """
 
 import ctypes
+import functools
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 
 from ckutils.checks import check_choice, check_int
 from ckutils.cuda.build import build
-from ckutils.cuda.limits import DYNAMIC_SHARED, check_launch
+from ckutils.cuda.limits import DYNAMIC_SHARED, MAX_THREADS, check_launch
 from ckutils.cuda.signature import DTYPES, check_arguments, parse_signatures
 from ckutils.cuda.translation import translate
 
@@ -134,9 +135,8 @@ class EmulatedModule:
 
     def _run_here(self, name: str, sizes: tuple, arguments: Sequence) -> None:
         with _ONE_AT_A_TIME:
-            error, self.switches = _library(self._built).launch(
-                self.kernels.index(name), sizes, [a.packed() for a in arguments]
-            )
+            index, packed = self.kernels.index(name), [a.packed() for a in arguments]
+            error, self.switches = _run(_library(self._built), index, sizes, packed)
         if error:
             raise KernelError(f"{name}: {error}")
 
@@ -232,6 +232,8 @@ class _Launch(ctypes.Structure):
         ("shared_bytes", ctypes.c_size_t),
         ("shared_limit", ctypes.c_size_t),
         ("schedule", ctypes.c_longlong),
+        ("stacks", ctypes.c_void_p),
+        ("stack_count", ctypes.c_size_t),
     )
 
 
@@ -239,32 +241,40 @@ class _Kernel(ctypes.Structure):
     _fields_ = (("name", ctypes.c_char_p), ("call", ctypes.c_void_p))
 
 
-class _Library:
-    def __init__(self, path: Path):
-        self._library = ctypes.CDLL(str(path))
-        self._library.ck_launch.restype = ctypes.c_char_p
-
-    def launch(
-        self, index: int, sizes: tuple, packed: Sequence[bytes]
-    ) -> tuple[str | None, int]:
-        """The runtime's error, if any, and the number of switches between threads."""
-        table = ctypes.cast(self._library.ck_kernels, ctypes.POINTER(_Kernel))
-        values = [ctypes.create_string_buffer(value, len(value)) for value in packed]
-        places = [ctypes.cast(value, ctypes.c_void_p).value for value in values]
-        args = (ctypes.c_void_p * len(places))(*places)
-        grid, block, shared_bytes, shared_limit, order = sizes
-        wanted = _Launch(
-            table[index].call, args, grid, block, shared_bytes, shared_limit, order
-        )
-        switches = ctypes.c_ulonglong()
-        error = self._library.ck_launch(ctypes.byref(wanted), ctypes.byref(switches))
-        return (error.decode() if error else None), switches.value
+@functools.cache
+def _library(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    library.ck_launch.restype = ctypes.c_char_p
+    library.ck_make_stacks.restype = ctypes.c_void_p
+    library.ck_make_stacks.argtypes = (ctypes.c_size_t,)
+    return library
 
 
-_LIBRARIES: dict[Path, _Library] = {}
+_stacks = None  # for the threads of a block, whichever kernel they run
 
 
-def _library(path: Path) -> _Library:
-    if path not in _LIBRARIES:
-        _LIBRARIES[path] = _Library(path)
-    return _LIBRARIES[path]
+def _run(
+    library: ctypes.CDLL, index: int, sizes: tuple, packed: Sequence[bytes]
+) -> tuple[str | None, int]:
+    """The runtime's error, if any, and the number of switches between threads."""
+    global _stacks
+    _stacks = _stacks or library.ck_make_stacks(MAX_THREADS)
+    table = ctypes.cast(library.ck_kernels, ctypes.POINTER(_Kernel))
+    values = [ctypes.create_string_buffer(value, len(value)) for value in packed]
+    places = [ctypes.cast(value, ctypes.c_void_p).value for value in values]
+    args = (ctypes.c_void_p * len(places))(*places)
+    grid, block, shared_bytes, shared_limit, order = sizes
+    wanted = _Launch(
+        call=table[index].call,
+        args=args,
+        grid=grid,
+        block=block,
+        shared_bytes=shared_bytes,
+        shared_limit=shared_limit,
+        schedule=order,
+        stacks=_stacks,
+        stack_count=MAX_THREADS,
+    )
+    switches = ctypes.c_ulonglong()
+    error = library.ck_launch(ctypes.byref(wanted), ctypes.byref(switches))
+    return (error.decode() if error else None), switches.value

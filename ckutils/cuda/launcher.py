@@ -66,10 +66,13 @@ def read_source(stem: str) -> str:
 
 
 @functools.cache
-def _kernel_module(stem: str, where: str, constants: tuple):
-    if where == "emulator":
-        source = read_source(stem)
-        return EmulatedModule(source, constants=dict(constants), name=f"{stem}.cu")
+def _emulated(stem: str, constants: tuple) -> EmulatedModule:
+    source = read_source(stem)
+    return EmulatedModule(source, constants=dict(constants), name=f"{stem}.cu")
+
+
+@functools.cache
+def _launched(stem: str, constants: tuple) -> "CudaModule":
     return CudaModule(stem, constants=dict(constants))
 
 
@@ -84,9 +87,8 @@ def kernel_module(stem: str, device_type: str, **constants):
         constants: macros, as REAL="float".
     """
     check_choice(("cpu", "cuda"), device_type=device_type)
-    here = device_type == "cpu" and _standin is None
-    where = "emulator" if here else "cupy" if _standin is None else "standin"
-    return _kernel_module(stem, where, tuple(sorted(constants.items())))
+    make = _emulated if device_type == "cpu" and _standin is None else _launched
+    return make(stem, tuple(sorted(constants.items())))
 
 
 class CudaModule:

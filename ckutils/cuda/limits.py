@@ -43,7 +43,7 @@ def check_launch(
 
 
 def _triple(kernel: str, name: str, size, most: Sequence[int]) -> tuple[int, int, int]:
-    entries = (size,) if isinstance(size, Integral) else tuple(size)
+    entries = tuple(size) if isinstance(size, Sequence) else (size,)
     if not 1 <= len(entries) <= 3 or not all(isinstance(e, Integral) for e in entries):
         raise ValueError(f"{kernel}: {name} must be one to three integers, got {size}")
     entries = tuple(int(entry) for entry in entries) + (1,) * (3 - len(entries))

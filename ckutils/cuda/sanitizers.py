@@ -20,8 +20,7 @@ OPTIONS = {
     "ASAN_OPTIONS": "detect_leaks=0:exitcode=98:detect_stack_use_after_return=0",
     "TSAN_OPTIONS": "halt_on_error=1:exitcode=97:report_signal_unsafe=0",
 }
-_ADDRESS = re.compile(r"AddressSanitizer: ([\w-]+)")
-_THREAD = re.compile(r"ThreadSanitizer: ([\w -]+?)(?: \(|\n)")
+_HEADLINE = re.compile(r"(?:Address|Thread)Sanitizer: (data race|[\w-]+)")
 
 
 class Report(NamedTuple):
@@ -33,7 +32,9 @@ class Report(NamedTuple):
     text: str = ""  # all that was printed
 
     def __str__(self) -> str:
-        return "clean" if self.clean else f"{self.kind}, line {self.line}"
+        if self.clean:
+            return "clean"
+        return f"{self.kind}, line {self.line}" if self.line else self.kind
 
 
 class Finding(KernelError):
@@ -72,8 +73,8 @@ def sanitize(
         module.launch(
             kernel, grid, block, args, shared_bytes=shared_bytes, schedule=schedule
         )
-    except Finding as finding:
-        return finding.report
+    except KernelError as error:
+        return error.report if isinstance(error, Finding) else _message(str(error))
     return Report(clean=True)
 
 
@@ -132,20 +133,24 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess:
 
 
 def _found(text: str) -> Report | None:
-    match = _ADDRESS.search(text) or _THREAD.search(text)
+    match = _HEADLINE.search(text)
     if match is None:
         return None
-    lines = re.findall(r"^\s*#\d+ .*?kernel\.cu:(\d+)", text, re.M)
-    return Report(False, match[1].strip(), int(lines[0]) if lines else 0, text)
+    lines = re.findall(r"^\s*#\d+ .*?\.cu:(\d+)", text, re.M)
+    return Report(False, match[1], int(lines[0]) if lines else 0, text)
+
+
+def _message(text: str) -> Report:
+    """The runtime's own words: they start with the line if it is known."""
+    match = re.fullmatch(r"(?:line (\d+): )?(.*)", text, re.S)
+    return Report(False, match[2], int(match[1] or 0), text)
 
 
 def _take_reply(kernel: str, reply: bytes, arguments: Sequence) -> int:
     switches, length = struct.unpack_from("<2Q", reply)
     place = 16 + length
     if length:
-        text = reply[16:place].decode()
-        line = re.search(r"line (\d+)", text)
-        raise Finding(kernel, Report(False, text, int(line[1]) if line else 0, text))
+        raise Finding(kernel, _message(reply[16:place].decode()))
     for argument in arguments:
         if argument.array is not None:
             data = reply[place : place + argument.array.size]

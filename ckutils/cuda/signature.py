@@ -51,9 +51,10 @@ ALIASES = {
 _COMMENT_OR_STRING = re.compile(
     r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.S
 )
+_BOUNDS = r"(?:__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\)\s*)?"
 _KERNEL = re.compile(
-    r"(?P<linkage>extern\s*\"C\"\s*)?__global__\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?"
-    r"void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(?P<name>\w+)\s*\((?P<list>[^)]*)\)"
+    rf"(?P<linkage>extern\s*\"C\"\s*)?__global__\s+{_BOUNDS}void\s+{_BOUNDS}"
+    r"(?P<name>\w+)\s*\((?P<list>[^)]*)\)"
 )
 _DEFINE = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)[ \t]+([^\n]+?)[ \t]*$", re.M)
 _ALIAS = re.compile(r"\busing\s+(\w+)\s*=\s*([\w ]+?)\s*;")
@@ -110,17 +111,19 @@ def _named_types(text: str) -> dict[str, str]:
 
 
 def _parameter(kernel: str, entry: str, names: Mapping[str, str]) -> Parameter:
-    words, _, tail = entry.replace("*", " * ").rpartition(" ")
-    pointer = "*" in words
-    words = re.sub(r"\b__restrict__\b|\*", " ", words).split()
-    const = "const" in words
+    """`const` in front of the star is the array's, behind it the pointer's own."""
+    left, star, right = entry.partition("*")
+    if not star:
+        left, _, right = " ".join(entry.split()).rpartition(" ")
+    words = left.replace("__restrict__", " ").split()
+    name = re.sub(r"\b(?:const|__restrict__)\b", " ", right).strip()
     ctype = _resolve(" ".join(word for word in words if word != "const"), names)
-    if ctype not in DTYPES or entry.count("*") > 1:
+    if ctype not in DTYPES or not name.isidentifier():
         raise ValueError(
-            f"{kernel}: the type of {tail} must be one of {', '.join(DTYPES)} or a "
+            f"{kernel}: the type of {name} must be one of {', '.join(DTYPES)} or a "
             f"pointer to one, got {entry!r}"
         )
-    return Parameter(tail, ctype, pointer, const)
+    return Parameter(name, ctype, bool(star), "const" in words)
 
 
 def _resolve(ctype: str, names: Mapping[str, str]) -> str:

@@ -82,9 +82,9 @@ def cupy_on_cpu() -> Iterator[StandIn]:
     """
     before = launcher._standin
     launcher._standin = StandIn()
-    launcher._kernel_module.cache_clear()
+    launcher._launched.cache_clear()
     try:
         yield launcher._standin
     finally:
         launcher._standin = before
-        launcher._kernel_module.cache_clear()
+        launcher._launched.cache_clear()

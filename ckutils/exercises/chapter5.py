@@ -238,6 +238,8 @@ def _layer(maps, anchors, k, beta, eps, padding, s) -> np.ndarray:
     rows = _nystrom(_windows(padded, k), anchors, beta, eps)
     height, width = (size - k + 1 for size in padded.shape[2:])
     grid = rows.reshape(len(maps), height, width, -1)
+    if s == 1:
+        return np.moveaxis(grid, 3, 1)
     taps = np.exp(-(np.arange(-s, s + 1.0) ** 2) / s**2)
     taps /= taps.sum()
     pooled = np.zeros((len(maps), len(anchors), -(-height // s), -(-width // s)))
@@ -265,7 +267,8 @@ def check_encode(f: Callable) -> None:
     of (anchors, k, beta, eps, padding, s): unit anchors (p, c k k) for k by k patches,
     channel by channel as in 5.3; the exponential kernel and its ridge, as in 5.4;
     `padding` zeros on each side before the patches are cut; pooling (5.15) with zeros
-    outside and of every s-th place from place 0 on. The result is (n, p, h', w').
+    outside, at every s-th place from place 0 on, and none at all if s = 1. The result
+    is (n, p, h', w').
     """
     images, black = _array(2, 1, 5, 6), np.zeros((1, 1, 4, 4))
     dot = np.pad(np.ones((1, 1, 1, 1)), [(0, 0), (0, 0), (2, 2), (2, 2)])
@@ -276,7 +279,12 @@ def check_encode(f: Callable) -> None:
         (
             dot,
             [(one, 1, 1.0, 0.0, 0, 1)],
-            "One pixel, one anchor, s = 1: the pooling filter itself, 3 by 3.",
+            "One pixel, one anchor, s = 1: no pooling, the pixel comes out.",
+        ),
+        (
+            dot,
+            [(one, 1, 1.0, 0.0, 0, 2)],
+            "One pixel, s = 2: every second tap of the filter (5.15), which sums to 1.",
         ),
         (
             np.ones((1, 1, 5, 5)),

@@ -88,7 +88,7 @@ def compare(what: str, got, want, tol: float) -> str:
         return _compare_rows(what, got, want, tol)
     if isinstance(got, torch.Tensor | np.ndarray) and got.ndim == 0:
         got = got.item()
-    exact = isinstance(want, bool | str) or (isinstance(want, Integral) and tol == 0)
+    exact = isinstance(want, bool | str | Integral)
     kind = _kind(want) if exact else Number
     if not isinstance(got, kind) or (isinstance(got, bool) and kind is not bool):
         return f"{what}: expected {describe(want)}, got {describe(got)}"

@@ -19,6 +19,9 @@ static inline T ck_atomic(T* address, F change)
         std::memcpy(&after, &next, sizeof next);
     } while (!__atomic_compare_exchange_n(place, &before, after, false,
                                           __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+#if defined(CK_THREAD)
+    ck_order_atomic(address);
+#endif
     return value;
 }
 

@@ -32,6 +32,8 @@ unsigned ck_ballot(unsigned mask, int vote, int line);
 void* ck_static_shared(CkSlot* slot, size_t bytes, int line);
 void* ck_dynamic_shared(int line);
 void ck_pause(int line);
+void ck_fence(int line);
+void ck_order_atomic(void* address);
 [[noreturn]] void ck_stop(const char* what, int line);
 }
 
@@ -55,9 +57,9 @@ void ck_pause(int line);
 #define __shfl_up_sync(mask, ...) ck_shfl(__LINE__, CK_UP, mask, __VA_ARGS__)
 #define __shfl_down_sync(mask, ...) ck_shfl(__LINE__, CK_DOWN, mask, __VA_ARGS__)
 #define __shfl_xor_sync(mask, ...) ck_shfl(__LINE__, CK_XOR, mask, __VA_ARGS__)
-// Memory is in order on one processor; pausing lets other threads show what they do.
-#define __threadfence() ck_pause(__LINE__)
-#define __threadfence_block() ck_pause(__LINE__)
+// Memory is in order on one processor; a pause lets other threads show what they do.
+#define __threadfence() ck_fence(__LINE__)
+#define __threadfence_block() ck_fence(__LINE__)
 #define __nanosleep(ns) ck_pause(__LINE__)
 
 static inline unsigned ck_mask(unsigned mask = 0xffffffffu) { return mask; }

@@ -85,6 +85,7 @@ struct CkStacks {
     char* base = nullptr;
     size_t count = 0;
 
+    static size_t page() { return (size_t)sysconf(_SC_PAGESIZE); }
     char* at(size_t i) const { return base + i * (BYTES + page()) + page(); }
     bool is_guard(const void* address) const
     {
@@ -92,17 +93,8 @@ struct CkStacks {
         return (const char*)address >= base && offset < count * (BYTES + page()) &&
                offset % (BYTES + page()) < page();
     }
-    static size_t page() { return (size_t)sysconf(_SC_PAGESIZE); }
-    void release()
-    {
-        if (base) munmap(base, count * (BYTES + page()));
-        base = nullptr;
-        count = 0;
-    }
     bool reserve(size_t wanted)
     {
-        if (wanted <= count) return true;
-        release();
         void* memory = mmap(nullptr, wanted * (BYTES + page()), PROT_READ | PROT_WRITE,
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (memory == MAP_FAILED) return false;

@@ -26,20 +26,28 @@ static inline double max(float a, double b) { return fmax(a, b); }
 static inline double max(double a, float b) { return fmax(a, b); }
 
 // Macros, because C libraries have functions of these names, of their own.
-#define rsqrtf ck_rsqrt
+#define rsqrtf ck_rsqrtf
 #define rsqrt ck_rsqrt
-#define sinpif ck_sinpi
+#define sinpif ck_sinpif
 #define sinpi ck_sinpi
-#define cospif ck_cospi
+#define cospif ck_cospif
 #define cospi ck_cospi
 static const double CK_PI = 3.14159265358979323846;
-static inline float ck_rsqrt(float x) { return 1.0f / sqrtf(x); }
+static inline float ck_rsqrtf(float x) { return 1.0f / sqrtf(x); }
+static inline float ck_rsqrt(float x) { return ck_rsqrtf(x); }
 static inline double ck_rsqrt(double x) { return 1.0 / sqrt(x); }
-// The argument is reduced before pi is multiplied on, as CUDA does: sinpi(2) is 0.
-static inline double ck_sinpi(double x) { return sin(CK_PI * remainder(x, 2.0)); }
-static inline double ck_cospi(double x) { return cos(CK_PI * remainder(x, 2.0)); }
-static inline float ck_sinpi(float x) { return (float)ck_sinpi((double)x); }
-static inline float ck_cospi(float x) { return (float)ck_cospi((double)x); }
+// Reduced before pi is multiplied on, so that sinpi(3) and cospi(0.5) are 0, as there.
+static inline double ck_sinpi(double x)
+{
+    const double r = remainder(x, 2.0);  // in [-1, 1]
+    return sin(CK_PI * (fabs(r) > 0.5 ? copysign(1.0, r) - r : r));
+}
+static inline double ck_cospi(double x)
+{
+    return sin(CK_PI * (0.5 - fabs(remainder(x, 2.0))));
+}
+static inline float ck_sinpif(float x) { return (float)ck_sinpi((double)x); }
+static inline float ck_cospif(float x) { return (float)ck_cospi((double)x); }
 static inline void sincospi(double x, double* s, double* c)
 {
     *s = ck_sinpi(x);
@@ -47,8 +55,8 @@ static inline void sincospi(double x, double* s, double* c)
 }
 static inline void sincospif(float x, float* s, float* c)
 {
-    *s = ck_sinpi(x);
-    *c = ck_cospi(x);
+    *s = ck_sinpif(x);
+    *c = ck_cospif(x);
 }
 
 #define __expf expf
@@ -71,7 +79,7 @@ static inline float __fdiv_rn(float a, float b) { return a / b; }
 static inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 static inline float __frcp_rn(float x) { return 1.0f / x; }
 static inline float __fsqrt_rn(float x) { return sqrtf(x); }
-static inline float __frsqrt_rn(float x) { return ck_rsqrt(x); }
+static inline float __frsqrt_rn(float x) { return ck_rsqrtf(x); }
 static inline double __dadd_rn(double a, double b) { return a + b; }
 static inline double __dsub_rn(double a, double b) { return a - b; }
 static inline double __dmul_rn(double a, double b) { return a * b; }

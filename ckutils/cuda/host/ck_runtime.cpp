@@ -12,9 +12,7 @@
 #include <algorithm>
 #include <cstdarg>
 #include <cstdlib>
-#include <deque>
 #include <random>
-#include <string>
 #include <vector>
 
 namespace {
@@ -36,6 +34,7 @@ struct Fibre {
     int partner, width;
     uint64_t value, result;
     unsigned syncs, parities;
+    bool fenced;  // has passed a __threadfence
     void* sanitizer;  // ASan's fake stack, TSan's fibre
 };
 
@@ -43,9 +42,10 @@ struct SharedArray { char* memory; size_t bytes; };
 
 const size_t GAP = 64;             // bytes behind a shared array that nobody may touch
 const size_t STATIC_SHARED = 48 * 1024;
-const size_t SPARE = 64 * 1024;    // for gaps: enough for 800 arrays
+const size_t MOST_ARRAYS = 512;
+const size_t SPARE = MOST_ARRAYS * (GAP + 16);
 const int LIMIT_OF_PAUSES = 100000;  // rounds in which threads only paused
-const size_t KEPT_FIBRES = 4000;   // TSan allows 8000 at a time
+const size_t WATCHED = 512;        // fibres that TSan tells apart: each takes 0.8 MB
 
 const CkLaunch* launch;
 std::vector<Fibre> fibres;
@@ -53,14 +53,12 @@ std::vector<int> order;
 CkStacks stacks;
 CkContext scheduler;
 Fibre* current;
-std::string error;
+char error[512];  // empty if all is well
 unsigned long block_number;
 unsigned long long switches;
 int at_barrier, barrier_line, votes, finished, barrier_result;
 bool moved;  // something other than a pause happened in this round
 std::vector<SharedArray> shared_arrays;
-std::vector<char> arena_memory;
-char* arena;
 size_t arena_used;
 size_t static_bytes;
 char* dynamic_shared;
@@ -73,14 +71,22 @@ const void* scheduler_stack;
 size_t scheduler_bytes;
 #elif defined(CK_THREAD)
 void* scheduler_fibre;
-struct SyncObjects { char barrier[2]; char warp[1024][2]; };
-SyncObjects* sync_objects;  // fresh for each block: blocks are not ordered
-char joined;
-std::deque<void*> retired;
-std::vector<void*> until_the_end;
 #endif
 
-void release_to(void* object)
+// What a block runs on. ThreadSanitizer takes two uses of one stack, or of one piece of
+// shared memory, for the same thread's or for a race; so blocks take turns among several
+// teams, and races are seen between blocks that are fewer turns apart. Elsewhere there is
+// one team.
+struct Team {
+    std::vector<void*> fibres;  // TSan's
+    size_t first_stack;
+    std::vector<char> arena;
+    char start, done, barrier[2], warp[1024][2];  // addresses to synchronise on
+};
+std::vector<Team> teams;
+Team* team;
+
+void release_to(char* object)
 {
 #if defined(CK_THREAD)
     __tsan_release(object);
@@ -88,7 +94,7 @@ void release_to(void* object)
     (void)object;
 }
 
-void acquire_from(void* object)
+void acquire_from(char* object)
 {
 #if defined(CK_THREAD)
     __tsan_acquire(object);
@@ -117,7 +123,8 @@ void enter_fibre(Fibre& fibre)
     current = &fibre;
     ck_thread = &fibre.ids;
 #if defined(CK_ADDRESS)
-    __sanitizer_start_switch_fiber(&scheduler_fake, stacks.at(fibre.index), CkStacks::BYTES);
+    __sanitizer_start_switch_fiber(&scheduler_fake, stacks.at(fibre.index),
+                                   CkStacks::BYTES);
 #elif defined(CK_THREAD)
     __tsan_switch_to_fiber(fibre.sanitizer, 1);
 #endif
@@ -129,29 +136,32 @@ void enter_fibre(Fibre& fibre)
 
 // Errors --------------------------------------------------------------------------
 
+bool failed() { return error[0] != '\0'; }
+
 __attribute__((format(printf, 1, 2))) void fail(const char* format, ...)
 {
-    if (!error.empty()) return;  // the first one is the cause
-    char text[512];
+    if (failed()) return;  // the first one is the cause
     va_list values;
     va_start(values, format);
-    vsnprintf(text, sizeof text, format, values);
+    vsnprintf(error, sizeof error, format, values);
     va_end(values);
-    error = text;
 }
 
-std::string place_of(const Fibre& fibre)
+struct Text { char c_str[128]; };
+
+Text place_of(const Fibre& fibre)
 {
     const uint3 t = fibre.ids.thread, b = fibre.ids.block;
-    char text[128];
-    snprintf(text, sizeof text, "thread (%u, %u, %u) of block (%u, %u, %u)", t.x, t.y,
-             t.z, b.x, b.y, b.z);
+    Text text;
+    snprintf(text.c_str, sizeof text.c_str, "thread (%u, %u, %u) of block (%u, %u, %u)",
+             t.x, t.y, t.z, b.x, b.y, b.z);
     return text;
 }
 
 // The fibre that failed never runs again; the scheduler sees the error and ends.
 [[noreturn]] void abandon()
 {
+    release_to(&team->done);
     for (;;) leave_fibre();
 }
 
@@ -209,7 +219,7 @@ void exchange(Fibre& self)
                       : !source ? "which the block does not have"
                                 : "which has returned";
     fail("line %d: a shuffle reads lane %d, %s (%s)", self.line, self.partner, why,
-         place_of(self).c_str());
+         place_of(self).c_str);
 }
 
 void complete_warp(Fibre& self)
@@ -234,12 +244,22 @@ void complete_warp(Fibre& self)
     moved = true;
 }
 
+// The lanes of its warp that waited only for this one, which has returned, go on.
+void stop_waiting_for(const Fibre& gone)
+{
+    for (int lane = 0; lane < 32; ++lane) {
+        Fibre* other = lane_of(gone, lane);
+        if (other && other->state == IN_WARP && everyone_is_here(*other))
+            complete_warp(*other);
+    }
+}
+
 void join_warp(Operation operation, unsigned mask, int line)
 {
     Fibre& self = *current;
     if (!(mask >> (self.index % 32) & 1)) {
         fail("line %d: %s is called by lane %d, which its mask does not name (%s)", line,
-             OPERATION[operation], self.index % 32, place_of(self).c_str());
+             OPERATION[operation], self.index % 32, place_of(self).c_str);
         abandon();
     }
     self.operation = operation;
@@ -247,7 +267,7 @@ void join_warp(Operation operation, unsigned mask, int line)
     self.line = line;
     self.state = IN_WARP;
     if (everyone_is_here(self)) complete_warp(self);
-    if (self.state != READY || !error.empty()) leave_fibre();
+    if (self.state != READY || failed()) leave_fibre();
 }
 
 // When nobody can go on -------------------------------------------------------------
@@ -263,7 +283,7 @@ void explain_warp(const Fibre& self)
                                                       : OPERATION[other->operation];
         fail("line %d: %s waits for lane %d, which waits at %s in line %d (%s)",
              self.line, OPERATION[self.operation], lane, what, other->line,
-             place_of(self).c_str());
+             place_of(self).c_str);
         return;
     }
 }
@@ -277,7 +297,7 @@ void explain_standstill()
     const Fibre* waiting = first_in(AT_BARRIER);
     fail("line %d: __syncthreads is reached by %d of %zu threads; the others have "
          "returned, such as %s",
-         waiting->line, at_barrier, fibres.size(), place_of(*first_in(FINISHED)).c_str());
+         waiting->line, at_barrier, fibres.size(), place_of(*first_in(FINISHED)).c_str);
 }
 
 void explain_fault()
@@ -285,7 +305,7 @@ void explain_fault()
     const char* what = stacks.is_guard(ck_faults.address)
                            ? "the stack of a thread overflows at"
                            : "no argument and no shared array is at";
-    fail("%s address %p (%s)", what, ck_faults.address, place_of(*current).c_str());
+    fail("%s address %p (%s)", what, ck_faults.address, place_of(*current).c_str);
 }
 
 // Shared memory -------------------------------------------------------------------
@@ -295,15 +315,7 @@ void explain_fault()
 void prepare_shared()
 {
 #if !defined(CK_ADDRESS)
-    const size_t bytes = STATIC_SHARED + SPARE + launch->shared_bytes + GAP;
-#if defined(CK_THREAD)
-    arena = (char*)malloc(bytes);
-    until_the_end.push_back(arena);  // else the next block might get it
-#else
-    arena_memory.resize(bytes);
-    arena = arena_memory.data();
-#endif
-    memset(arena, 0xFF, bytes);
+    memset(team->arena.data(), 0xFF, team->arena.size());
     arena_used = 0;
 #endif
 }
@@ -315,7 +327,7 @@ char* new_shared(size_t bytes)
     char* memory = (char*)malloc(bytes);
     memset(memory, 0xFF, bytes);
 #else
-    char* memory = arena + arena_used;
+    char* memory = team->arena.data() + arena_used;
     arena_used += (bytes + GAP + 15) / 16 * 16;
 #endif
     shared_arrays.push_back({memory, bytes});
@@ -351,13 +363,12 @@ void entry()
 #if defined(CK_ADDRESS)
     __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_bytes);
 #endif
+    acquire_from(&team->start);
     launch->call(launch->args);
-#if defined(CK_THREAD)
-    release_to(&joined);
-#endif
     current->state = FINISHED;
     ++finished;
     moved = true;
+    stop_waiting_for(*current);
     abandon();
 }
 
@@ -376,34 +387,36 @@ void start_fibres(size_t block)
         fibre.ids = {unravel(i, b), unravel(block, g), dim3(b[0], b[1], b[2]),
                      dim3(g[0], g[1], g[2])};
         fibre.index = (int)i;
-        ck_prepare(&fibre.context, stacks.at(i), CkStacks::BYTES, entry);
+        char* stack = stacks.at(team->first_stack + i);
+        ck_prepare(&fibre.context, stack, CkStacks::BYTES, entry);
 #if defined(CK_THREAD)
-        fibre.sanitizer = __tsan_create_fiber(0);
+        fibre.sanitizer = team->fibres[i];
 #endif
     }
 }
 
+// Whether there was memory for all stacks.
+bool form_teams(size_t threads, size_t blocks)
+{
+    size_t count = 1;
 #if defined(CK_THREAD)
-void renew_for_thread_sanitizer()
-{
-    const size_t count = stacks.count;
-    stacks.release();  // a fresh mapping forgets who touched the old one
-    stacks.reserve(count);
-    sync_objects = (SyncObjects*)calloc(1, sizeof(SyncObjects));
-    until_the_end.push_back(sync_objects);
-}
-
-// Kept for a while: TSan would give a new fibre the number of an old one, and then take
-// the two for one thread.
-void retire_fibres()
-{
-    for (Fibre& fibre : fibres) retired.push_back(fibre.sanitizer);
-    while (retired.size() > KEPT_FIBRES) {
-        __tsan_destroy_fiber(retired.front());
-        retired.pop_front();
-    }
-}
+    count = std::min(blocks, std::max((size_t)2, WATCHED / threads));
 #endif
+    teams.assign(count, Team());
+    shared_arrays.reserve(MOST_ARRAYS);  // so that no thread of the kernel moves it
+    for (size_t i = 0; i < count; ++i) {
+        teams[i].first_stack = i * threads;
+        teams[i].arena.resize(STATIC_SHARED + SPARE + launch->shared_bytes + GAP);
+#if defined(CK_THREAD)
+        for (size_t t = 0; t < threads; ++t)
+            teams[i].fibres.push_back(__tsan_create_fiber(0));
+#endif
+    }
+    if (!launch->stacks) return stacks.reserve(count * threads);
+    stacks.base = launch->stacks;
+    stacks.count = launch->stack_count;
+    return stacks.count >= threads;
+}
 
 void run_round()
 {
@@ -411,7 +424,7 @@ void run_round()
     for (int i : order) {
         if (fibres[i].state != READY) continue;
         enter_fibre(fibres[i]);
-        if (!error.empty()) return;
+        if (failed()) return;
     }
 }
 
@@ -420,25 +433,22 @@ void run_block(size_t block, std::mt19937_64& random)
     ++block_number;
     at_barrier = votes = finished = 0;
     dynamic_shared = nullptr;
+    team = &teams[block_number % teams.size()];
+    acquire_from(&team->done);  // the block that had this team before
     prepare_shared();
-#if defined(CK_THREAD)
-    renew_for_thread_sanitizer();
-#endif
     start_fibres(block);
+    release_to(&team->start);
     int idle = 0;
-    while (finished < (int)fibres.size() && error.empty()) {
+    while (finished < (int)fibres.size() && !failed()) {
         if (launch->schedule > 0) std::shuffle(order.begin(), order.end(), random);
         run_round();
-        if (!error.empty()) break;
+        if (failed()) break;
         if (!first_in(READY) && finished < (int)fibres.size()) explain_standstill();
         idle = moved ? 0 : idle + 1;
         if (idle > LIMIT_OF_PAUSES) fail("threads wait for each other without end");
     }
-    if (error.empty()) check_gaps();
+    if (!failed()) check_gaps();
     free_shared();
-#if defined(CK_THREAD)
-    retire_fibres();
-#endif
 }
 
 void run_grid()
@@ -446,6 +456,10 @@ void run_grid()
     const unsigned *g = launch->grid, *b = launch->block;
     const size_t blocks = (size_t)g[0] * g[1] * g[2], threads = (size_t)b[0] * b[1] * b[2];
     std::mt19937_64 random(launch->schedule);
+    if (!form_teams(threads, blocks)) {
+        fail("no memory for the stacks of %zu threads", threads);
+        return;
+    }
     fibres.resize(threads);
     order.resize(threads);
     for (size_t i = 0; i < threads; ++i)
@@ -455,7 +469,7 @@ void run_grid()
         for (size_t i = 0; i < blocks; ++i) shuffled.push_back((unsigned)i);
         std::shuffle(shuffled.begin(), shuffled.end(), random);
     }
-    for (size_t i = 0; i < blocks && error.empty(); ++i)
+    for (size_t i = 0; i < blocks && !failed(); ++i)
         run_block(launch->schedule > 0   ? shuffled[i]
                   : launch->schedule < 0 ? blocks - 1 - i
                                          : i,
@@ -475,7 +489,7 @@ int ck_barrier(int vote, int line)
     Fibre& self = *current;
     if (at_barrier && barrier_line != line) {
         fail("line %d: __syncthreads is reached while others of the block wait at the "
-             "one in line %d (%s)", line, barrier_line, place_of(self).c_str());
+             "one in line %d (%s)", line, barrier_line, place_of(self).c_str);
         abandon();
     }
     barrier_line = line;
@@ -483,16 +497,12 @@ int ck_barrier(int vote, int line)
     self.line = line;
     ++at_barrier;
     votes += vote;
-#if defined(CK_THREAD)
     // Two in turn: a thread at the next barrier must not order one still leaving this.
-    char* object = &sync_objects->barrier[++self.barriers & 1];
+    char* object = &team->barrier[++self.barriers & 1];
     release_to(object);
-#endif
     if (at_barrier == (int)fibres.size()) complete_barrier();
     if (self.state != READY) leave_fibre();
-#if defined(CK_THREAD)
     acquire_from(object);
-#endif
     return barrier_result;
 }
 
@@ -501,13 +511,13 @@ void ck_warp_sync(unsigned mask, int line)
     Fibre& self = *current;
 #if defined(CK_THREAD)
     ++self.syncs;
-    release_to(&sync_objects->warp[self.index][self.syncs & 1]);
+    release_to(&team->warp[self.index][self.syncs & 1]);
 #endif
     join_warp(SYNC, mask, line);
 #if defined(CK_THREAD)
     for (int lane = 0; lane < 32; ++lane)
         if (mask >> lane & 1 && lane_of(self, lane))
-            acquire_from(&sync_objects->warp[(self.index & ~31) + lane]
+            acquire_from(&team->warp[(self.index & ~31) + lane]
                                             [self.parities >> lane & 1]);
 #endif
 }
@@ -537,7 +547,7 @@ void* ck_static_shared(CkSlot* slot, size_t bytes, int line)
 {
     if (slot->block != block_number) {
         static_bytes += (bytes + 15) / 16 * 16;
-        if (static_bytes > STATIC_SHARED) {
+        if (static_bytes > STATIC_SHARED || shared_arrays.size() == MOST_ARRAYS - 1) {
             fail("line %d: %zu bytes of static shared memory; %zu are allowed", line,
                  static_bytes, STATIC_SHARED);
             abandon();
@@ -564,19 +574,37 @@ void ck_pause(int line)
     leave_fibre();
 }
 
+void ck_fence(int line)
+{
+    current->fenced = true;
+    ck_pause(line);
+}
+
+// An atomic operation sees what those before it saw, and hands on what its thread had
+// done when it passed a fence. (It hands on a little more: what was done since.)
+void ck_order_atomic(void* address)
+{
+    acquire_from((char*)address);
+    if (current->fenced) release_to((char*)address);
+}
+
 void ck_stop(const char* what, int line)
 {
-    fail("line %d: %s (%s)", line, what, place_of(*current).c_str());
+    fail("line %d: %s (%s)", line, what, place_of(*current).c_str);
     abandon();
+}
+
+char* ck_make_stacks(size_t count)
+{
+    CkStacks made;
+    return made.reserve(count) ? made.base : nullptr;
 }
 
 const char* ck_launch(const CkLaunch* wanted, unsigned long long* switch_count)
 {
     launch = wanted;
-    error.clear();
+    error[0] = '\0';
     switches = 0;
-    if (!stacks.reserve((size_t)wanted->block[0] * wanted->block[1] * wanted->block[2]))
-        return "no memory for the stacks of the threads";
 #if defined(CK_THREAD)
     scheduler_fibre = __tsan_get_current_fiber();
 #endif
@@ -584,13 +612,9 @@ const char* ck_launch(const CkLaunch* wanted, unsigned long long* switch_count)
         explain_fault();
         free_shared();
     }
-#if defined(CK_THREAD)
-    acquire_from(&joined);
-    for (void* memory : until_the_end) free(memory);
-    until_the_end.clear();
-#endif
+    for (Team& each : teams) acquire_from(&each.done);
     *switch_count = switches;
-    return error.empty() ? nullptr : error.c_str();
+    return failed() ? error : nullptr;
 }
 
 }  // extern "C"

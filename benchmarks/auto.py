@@ -1,6 +1,6 @@
 """Does method="auto" take the fastest method? Every method over a grid of sizes.
 
-    python benchmarks/fftconv.py [--threads 2]
+    python benchmarks/auto.py [--threads 2]
 
 Prints auto's time over the best method's, its median and the worst cases. All methods
 of one size are timed in turn, in one run, and their medians are compared.

@@ -1,0 +1,143 @@
+"""The page of reproductions says what the JSON files say, and nothing else."""
+
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+from tools import reproductions
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "book" / "_data" / "experiments"
+RUNS = [json.loads(file.read_text()) for file in sorted(FOLDER.glob("*.json"))]
+NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
+
+
+def test_the_page_is_what_the_tool_writes():
+    assert reproductions.PAGE.read_text(encoding="utf-8") == reproductions.page()
+
+
+def test_there_is_something_on_it():
+    assert len(RUNS) >= 3
+    text = reproductions.PAGE.read_text(encoding="utf-8")
+    for run in RUNS:
+        assert f"## {run['title']}\n" in text
+
+
+def sections() -> dict[str, list[list[str]]]:
+    """Title -> the rows of its tables, each a list of cells, the heads left out."""
+    text = reproductions.PAGE.read_text(encoding="utf-8")
+    parts = re.split(r"^## (.*)$", text, flags=re.M)[1:]
+    found = {}
+    for title, body in zip(parts[::2], parts[1::2], strict=True):
+        lines = body.splitlines()
+        table = [line for line in lines if line.startswith("| ")]
+        heads = {a for a, b in pairwise(lines) if b.startswith("| ---")}
+        rows = [row for row in table if row not in heads and "---" not in row]
+        found[title] = [
+            [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows
+        ]
+    return found
+
+
+def stated(cases: list[dict]) -> list[float]:
+    """All numbers that these cases let a page state: values, means, counts."""
+    lists = [[case.get("parameters") for case in cases]]
+    lists += [[case.get("steps") for case in cases]]
+    lists += [[round(case["cpu_seconds"]) for case in cases]]
+    for key in cases[0]["results"]:
+        lists.append([case["results"].get(key) for case in cases])
+    found = [float(len(cases))]
+    for values in lists:
+        known = [v for v in values if isinstance(v, int | float)]
+        if known:
+            found += [fmean(known), min(known), max(known), float(sum(known))]
+    return [v for value in found for v in (float(value), 100 * float(value))]
+
+
+def shows(text: str, value: float) -> bool:
+    """Is `text` this value, rounded to the digits that it has?"""
+    plain = text.replace(",", "")
+    if "e" in plain:
+        return abs(float(plain) - value) <= 1e-3 * abs(value)
+    digits = len(plain.partition(".")[2])
+    return abs(float(plain) - value) <= 0.5000001 * 10**-digits
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run["name"])
+def test_every_number_of_ours_is_in_the_json(run):
+    rows = sections()[run["title"]]
+    labels = {
+        reproductions.escape(c["label"]): c["label"] for c in run["cases"].values()
+    }
+    seen = set()
+    for label, *cells in rows:
+        if label not in labels:
+            assert any(
+                label == reproductions.escape(p["what"]) for p in run["published"]
+            )
+            continue
+        seen.add(labels[label])
+        cases = [c for c in run["cases"].values() if c["label"] == labels[label]]
+        allowed = stated(cases)
+        for cell in cells:
+            for text in NUMBER.findall(cell):
+                assert any(shows(text, value) for value in allowed), (label, cell, text)
+    assert seen == set(labels.values()), "a case of the JSON is missing on the page"
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run["name"])
+def test_a_run_says_where_it_comes_from(run):
+    assert not run["quick"], "a quick run is no result"
+    assert re.fullmatch(r"[0-9a-f]{12}", run["commit"]), (
+        "files differed from the commit"
+    )
+    assert run["command"].startswith("python -m experiments.")
+    assert "/" not in run["command"], "a path of somebody's machine"
+    assert {"python", "torch", "numpy"} <= set(run["versions"])
+    assert run["device"] and run["date"] and run["peak_memory_mb"] > 0
+    assert run["seeds"] == sorted({case["seed"] for case in run["cases"].values()})
+    total = sum(case["cpu_seconds"] for case in run["cases"].values())
+    assert run["cpu_seconds"] == pytest.approx(total, abs=0.1)
+    for case in run["cases"].values():
+        assert case["results"] and case["cpu_seconds"] <= case["seconds"] * 4 + 1
+        if "curve" in case:
+            assert case["curve"][-1][0] == case["steps"] <= case["steps_planned"]
+
+
+def example(**results) -> dict:
+    case = {"label": "a | b", "seed": 0, "results": results, "cpu_seconds": 3.4}
+    return {
+        "name": "x", "title": "X", "about": "About.", "published": [], "not_run": [],
+        "command": "c", "device": "d", "threads": 1, "date": "2026", "versions": {},
+        "commit": "f", "seconds": 61.0, "cpu_seconds": 30.0, "peak_memory_mb": 1,
+        "cases": {"a / seed 0": case},
+    }  # fmt: skip
+
+
+def test_cells_by_hand():
+    cell = reproductions.cell
+    assert cell("test", [0.5, 0.25]) == "37.50 % (25.00 to 50.00)"
+    assert cell("test", [0.5]) == "50.00 %"
+    assert cell("solved", [True, False, True]) == "2 of 3"
+    assert cell("steps to solve", [None, None]) == "never"
+    assert cell("steps to solve", [100, None, 200]) == "150 (100 to 200)"
+    assert cell("score", [0.0123456]) == "0.01235"
+    assert cell("classifier", ["ridge", "ridge"]) == "ridge"
+    assert cell("omega_0", [0.0]) == "" and cell("omega_0", [45.0]) == "45"
+    assert cell("numbers", [98_286]) == "98,286"
+
+
+def test_a_section_by_hand(tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps(example(test=0.5)))
+    text = reproductions.page(tmp_path)
+    assert "|  | test accuracy | seeds | CPU seconds |\n" in text
+    assert "| a \\| b | 50.00 % | 1 | 3 |\n" in text
+    assert "1 minutes on the clock" in text
+    chosen = example(test=0.5)
+    chosen["cases"]["a / seed 0"]["label"] = "choice of y"
+    (tmp_path / "x.json").write_text(json.dumps(chosen))
+    assert "|  | held-out accuracy | seeds |" in reproductions.page(tmp_path)

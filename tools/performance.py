@@ -1,0 +1,167 @@
+"""Write book/performance.md and its figure from book/_data/benchmarks/*.json.
+
+`make bench` writes those files: cpu.json on two cores, one named after the card on a
+GPU. Seconds of a CPU are not printed: what carries over to another machine is the ratio
+of two things timed in one run, and the share of what that machine could do at most.
+"""
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "book" / "_data" / "benchmarks"
+PAGE = ROOT / "book" / "performance.md"
+TEMPLATE = ROOT / "tools" / "performance.md"
+FIGURE = ROOT / "book" / "_static" / "roofline.svg"
+
+
+def runs() -> dict[str, dict]:
+    """The stored runs by file name; kernels.json is not one."""
+    files = (path for path in sorted(FOLDER.glob("*.json")) if path.stem != "kernels")
+    return {path.stem: json.loads(path.read_text()) for path in files}
+
+
+def share(rate: float, ceiling: float) -> str:
+    return f"{100 * rate / ceiling:.3g} %"
+
+
+def roof(run: dict, flop_per_byte: float) -> float:
+    """GFLOP/s that an operation of this intensity could reach."""
+    return min(run["product_gflop_per_s"], flop_per_byte * run["copy_gb_per_s"])
+
+
+def table(run: dict) -> list[str]:
+    """One line a comparison; a row's own columns stand in its first line."""
+    lines = [
+        "| operation | size | type | flops a byte | share of the roof | against "
+        "| ratio | middle half |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in run["rows"]:
+        reach = share(row["gflop_per_s"], roof(run, row["flop_per_byte"]))
+        first = (
+            f"| `{row['operation']}` | {row['size']} | {row['dtype']} "
+            f"| {row['flop_per_byte']:.3g} | {reach} "
+        )
+        for name, peer in row["peers"].items():
+            low, high = peer["low"], peer["high"]
+            lines.append(
+                f"{first}| {name} | {peer['ratio']:.2g} | {low:.2g} to {high:.2g} |"
+            )
+            first = "| | | | | "
+    return lines
+
+
+def section(name: str, run: dict) -> list[str]:
+    where = "On a CPU" if run["threads"] else f"On a GPU: {run['device']}"
+    versions = [
+        f"{key} {run[key]}"
+        for key in ("python", "torch", "cuda", "cupy")
+        if run.get(key)
+    ]
+    threads = f", {run['threads']} threads" if run["threads"] else ""
+    return [
+        f"## {where}",
+        "",
+        f"{run['device']}{threads}; {', '.join(versions)}; {run['date']}, commit "
+        f"{run['commit']} (`book/_data/benchmarks/{name}.json`). On this machine, in "
+        f"this run, a product of matrices made {machine_balance(run):.3g} operations "
+        "in the time in which a copy moved a byte. A ratio above 1 says how many times "
+        "longer the other way took.",
+        "",
+        *table(run),
+        "",
+        *goals(run),
+    ]
+
+
+def machine_balance(run: dict) -> float:
+    return run["product_gflop_per_s"] / run["copy_gb_per_s"]
+
+
+def goals(run: dict) -> list[str]:
+    """What a row was meant to reach, as a list below the table."""
+    rows = [row for row in run["rows"] if row["goal"]]
+    lines = [
+        f"* `{r['operation']}` {r['size']}, {r['dtype']}: {r['goal']}" for r in rows
+    ]
+    return (
+        ["The goals that were set before measuring:", "", *lines, ""] if lines else []
+    )
+
+
+def kernels() -> list[str]:
+    """Registers and shared memory of each kernel, as the compiler reports them."""
+    path = FOLDER / "kernels.json"
+    if not path.exists():
+        return []
+    stored = json.loads(path.read_text())
+    lines = [
+        "### What the kernels ask of a card",
+        "",
+        f"As {stored['compiler']} reports it. No kernel spills registers to memory; a "
+        "test fails if one does.",
+        "",
+        "| kernel | constants | "
+        + " | ".join(f"sm_{a}" for a in stored["architectures"])
+        + " | shared memory, bytes |",
+        "|---|---|" + "---|" * len(stored["architectures"]) + "---|",
+    ]
+    for row in stored["kernels"]:
+        registers = " | ".join(str(n) for n in row["registers"])
+        which = f"| `{row['kernel']}` | {row['constants']}"
+        lines.append(f"{which} | {registers} | {row['shared']} |")
+    return [*lines, "", "Numbers under an architecture are registers a thread.", ""]
+
+
+def page() -> str:
+    """The template with its two marks replaced by what is stored."""
+    measured = [line for name, run in runs().items() for line in section(name, run)]
+    text = TEMPLATE.read_text(encoding="utf-8")
+    text = text.replace("<!-- runs -->\n\n", "\n".join(measured) + "\n")
+    return text.replace("<!-- kernels -->\n\n", "\n".join(kernels()) + "\n")
+
+
+def draw(run: dict, path: Path) -> None:
+    """The roof of the CPU run and its rows beneath it."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    matplotlib.rcParams["svg.hashsalt"] = "ckutils"
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    from ckutils.plotting import COLOURS, use_style
+
+    use_style()
+    fig, ax = plt.subplots(figsize=(7.2, 4.2))
+    rows = run["rows"]
+    x = np.geomspace(0.1, 2 * max(row["flop_per_byte"] for row in rows), 200)
+    ax.plot(x, [roof(run, v) for v in x], color="0.4", linewidth=2)
+    names = list(dict.fromkeys(row["operation"] for row in rows))
+    markers = "osD^vP*X"
+    for name, marker, colour in zip(
+        names, markers, [*COLOURS.values()] * 2, strict=False
+    ):
+        mine = [row for row in rows if row["operation"] == name]
+        ax.plot(
+            [row["flop_per_byte"] for row in mine],
+            [row["gflop_per_s"] for row in mine],
+            marker, color=colour, label=name, linestyle="none", markersize=8,
+        )  # fmt: skip
+    ax.set(xscale="log", yscale="log", ylabel="achieved, GFLOP/s")
+    ax.set_xlabel("operations per byte of inputs and outputs (flop/B)")
+    ax.legend(fontsize=8, loc="lower right")
+    fig.savefig(path, metadata={"Date": None}, facecolor="white")
+    plt.close(fig)
+
+
+def main() -> None:
+    stored = runs()
+    if "cpu" in stored:
+        draw(stored["cpu"], FIGURE)
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Write book/reproductions.md from book/_data/experiments/*.json.
+
+Every number of ours on that page is a value of a JSON file, or the mean, the smallest
+or the largest of such values over seeds; `tests/test_reproductions.py` checks it.
+"""
+
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "book" / "_data" / "experiments"
+PAGE = ROOT / "book" / "reproductions.md"
+ORDER = (
+    "released_ckcnn", "memory", "smnist", "digits", "vitals", "starts", "ckn_fashion",
+    "ckn_cifar", "ckn_gradient", "kronecker_fashion",
+)  # fmt: skip
+# results that are fractions of right answers, shown in percent
+PERCENT = re.compile(r"^(test.*|validation|accuracy|\d+ Hz.*|one sample less.*)$")
+# what no script here has run at all
+NOT_RUN = (
+    "CKCNN trained on sequential CIFAR-10, Speech Commands, CharacterTrajectories and "
+    "PhysioNet as in the paper",
+    "copy memory and adding problem at T = 3000 and 6000",
+    "the supervised CKN of five layers (published: 86.1 %)",
+    "several seeds at the largest sizes, wherever a table says one",
+    "anything on a GPU",
+)
+HEAD = """# Reproductions
+
+The papers' tables next to ours. Each section below is one script in `experiments/`,
+which anybody can run; it wrote one JSON file under `book/_data/experiments/`, and this
+page is made from those files. Nothing here was measured on a GPU. These are runs on a
+machine with two cores that it shared with other work, most of them cut short, and each
+section says where: a case that "ended" by *cpu budget* or *time* was still learning. A
+comparison holds for the budget that it had.
+
+Nothing was selected on a test set. Where a number is a mean over seeds, the smallest
+and the largest stand in brackets.
+"""
+
+
+def records(folder: Path | None = None) -> list[dict]:
+    """All runs, in the order of the page."""
+    found = {
+        file.stem: json.loads(file.read_text(encoding="utf-8"))
+        for file in sorted((folder or FOLDER).glob("*.json"))
+    }
+    names = [name for name in ORDER if name in found]
+    return [found[name] for name in [*names, *sorted(set(found) - set(names))]]
+
+
+def labels(record: dict) -> dict[str, list[dict]]:
+    """Label -> its cases, one a seed."""
+    grouped = {}
+    for case in record["cases"].values():
+        grouped.setdefault(case["label"], []).append(case)
+    return grouped
+
+
+def number(value: float, percent: bool) -> str:
+    """Four digits, or percent with two decimals."""
+    if percent:
+        return f"{100 * value:.2f}"
+    if isinstance(value, int) or float(value).is_integer():
+        return f"{int(value):,}"
+    return f"{value:.4g}"
+
+
+def cell(key: str, values: list) -> str:
+    """One result over seeds: a word, `2 of 3`, or mean (smallest to largest)."""
+    if all(isinstance(v, bool) for v in values):
+        return f"{sum(values)} of {len(values)}"
+    known = [v for v in values if v is not None and (v or key != "omega_0")]
+    if not known:
+        return "never" if key.startswith("steps") else ""
+    if isinstance(known[0], str):
+        return ", ".join(sorted(set(known)))
+    percent = bool(PERCENT.match(key))
+    mean = number(sum(known) / len(known), percent) + " %" * percent
+    if len(known) == 1 or min(known) == max(known):
+        return mean
+    return f"{mean} ({number(min(known), percent)} to {number(max(known), percent)})"
+
+
+def escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("*", "\\*").replace("\n", " ")
+
+
+def row(values) -> str:
+    return "| " + " | ".join(values) + " |"
+
+
+def table(groups: dict[str, list[dict]], choice: bool) -> list[str]:
+    """Labels whose cases have the same results, one row each."""
+    first = next(iter(groups.values()))[0]
+    keys = list(first["results"])
+    # a column that no case fills says nothing
+    more = {
+        "numbers learned": any("parameters" in c for g in groups.values() for c in g),
+        "steps run": any("steps" in c for g in groups.values() for c in g),
+        "ended": any("stopped" in c for g in groups.values() for c in g),
+    }
+    heads = [
+        "",
+        *(_head(key, choice) for key in keys),
+        *(k for k, v in more.items() if v),
+    ]
+    heads += ["seeds", "CPU seconds"]
+    lines = [row(heads), row(["---"] * len(heads))]
+    for label, cases in groups.items():
+        values = [
+            cell(key, [case["results"].get(key) for case in cases]) for key in keys
+        ]
+        extra = {
+            "numbers learned": cell("", [c.get("parameters") for c in cases]),
+            "steps run": cell("", [c.get("steps") for c in cases]),
+            "ended": ", ".join(sorted({c["stopped"] for c in cases if "stopped" in c})),
+        }
+        values += [extra[key] for key, shown in more.items() if shown]
+        seconds = [round(case["cpu_seconds"]) for case in cases]
+        values += [str(len(cases)), cell("", seconds)]
+        lines.append(row([escape(label), *values]))
+    return lines
+
+
+def _head(key: str, choice: bool) -> str:
+    """The name of a result, which says what the images were for."""
+    if key in ("test", "validation"):
+        return "held-out accuracy" if choice or key != "test" else "test accuracy"
+    return escape(key)
+
+
+def tables(record: dict) -> list[str]:
+    """One table for each set of results; what was chosen comes last."""
+    kinds = {}
+    for label, cases in labels(record).items():
+        keys = tuple(cases[0]["results"])
+        kinds.setdefault(("choice" in label, keys), {})[label] = cases
+    lines = []
+    for (choice, _), groups in sorted(kinds.items(), key=lambda kind: kind[0][0]):
+        if choice and not any(line == CHOSEN for line in lines):
+            lines += [CHOSEN, ""]
+        lines += [*table(groups, choice), ""]
+    return lines
+
+
+CHOSEN = "What was chosen, on samples that no test saw:"
+
+
+def ran(record: dict) -> str:
+    """One paragraph: command, machine, versions, time."""
+    versions = ", ".join(f"{name} {v}" for name, v in record["versions"].items())
+    commits = {c.get("commit", record["commit"]) for c in record["cases"].values()}
+    minutes, cpu = record["seconds"] / 60, record["cpu_seconds"] / 60
+    return (
+        f"`{record['command']}` on {record['device']}, {record['threads']} thread(s), "
+        f"{record['date']}; {versions}; commit {', '.join(sorted(commits))}. "
+        f"{minutes:.0f} minutes on the clock, {cpu:.0f} of the processor; "
+        f"{record['peak_memory_mb']:,} MB at most. "
+        f"[All numbers](_data/experiments/{record['name']}.json)."
+    )
+
+
+def section(record: dict) -> list[str]:
+    lines = [f"## {record['title']}", "", record["about"], ""]
+    if record["published"]:
+        lines += [row(["published", "value", "source"]), row(["---"] * 3)]
+        lines += [
+            row([escape(p["what"]), escape(p["value"]), escape(p["source"])])
+            for p in record["published"]
+        ]
+        lines += [""]
+    lines += tables(record)
+    lines += [f"Ran: {ran(record)}", ""]
+    if record["not_run"]:
+        lines += [f"Not run: {escape('; '.join(record['not_run']))}.", ""]
+    return lines
+
+
+def page(folder: Path | None = None) -> str:
+    lines = [HEAD]
+    for record in records(folder):
+        lines += section(record)
+    lines += ["## What was not run", ""]
+    lines += [f"- {escape(item)}" for item in NOT_RUN]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
