@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ckutils import banded
-from ckutils.cuda.emulated import is_emulated
+from ckutils.checks import check_float, check_same
 from ckutils.cuda.launcher import kernel_module
 from ckutils.cuda.limits import STATIC_SHARED
-from ckutils.paths import took
+from ckutils.cuda.spectral import has_kernels
 
 REALS = {torch.float32: "float", torch.float64: "double"}
 _ROWS, _WARPS, _ACROSS = 8, 4, 128  # of correlate2d.cu: a block's outputs
@@ -109,28 +109,30 @@ def run_kernel(x, w, top, left, rows, columns, *, kernel="auto", **how) -> Tenso
     y = x.new_empty(launch.parts, rows, columns)
     args = (x, w, y, *sizes, *place)
     module.launch(launch.kernel, launch.grid, launch.block, args, **how)
-    took("correlate2d", f"kernel {launch.kernel}")
     return y[0] if launch.parts == 1 else y.sum(0)
 
 
 # The operator ----------------------------------------------------------------------
 
 
-@torch.library.custom_op("ckutils::correlate2d", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("ckutils::correlate2d", mutates_args=())
 def correlate2d_op(
     x: Tensor, w: Tensor, top: int, left: int, rows: int, columns: int
 ) -> Tensor:
-    """y[i, j] = sum_ab w[a, b] x[i + a - top, j + b - left]: (rows, columns)."""
-    if is_emulated():
+    """y[i, j] = sum_ab w[a, b] x[i + a - top, j + b - left], x = 0 outside.
+
+    Chapter 1, eq. (1.4).
+
+    Args:
+        x: (H, W), w: (KH, KW), both float32 or both float64, on one device.
+        top, left: rows and columns of zeros in front of x; rows, columns: of y.
+    Returns (rows, columns), contiguous; differentiable any number of times.
+    """
+    check_float(x=x, w=w)
+    check_same(x=x, w=w)
+    if has_kernels(x):
         return run_kernel(x, w, top, left, rows, columns)
-    y, path = banded.correlate(x, w, top, left, rows, columns)
-    took("correlate2d", path)
-    return y
-
-
-@correlate2d_op.register_kernel("cuda")
-def _(x, w, top, left, rows, columns):
-    return run_kernel(x, w, top, left, rows, columns)
+    return banded.correlate(x, w, top, left, rows, columns)
 
 
 @correlate2d_op.register_fake
