@@ -127,8 +127,10 @@ class Experiment:
         entry = {
             "label": label, "seed": seed, "settings": settings, "results": results,
             "commit": self.record["commit"],
-            "seconds": round(time.monotonic() - wall, 2),
-            "cpu_seconds": round(time.process_time() - cpu, 2), **case.seen,
+            # a resumed training counts what it had used before
+            "seconds": _most(time.monotonic() - wall, case, "training_seconds"),
+            "cpu_seconds": _most(time.process_time() - cpu, case, "training_cpu_seconds"),
+            **case.seen,
         }  # fmt: skip
         self.record["cases"][name] = entry
         say(f"  {results}  {entry['cpu_seconds']} s of CPU\n")
@@ -188,6 +190,10 @@ class Case:
     def note(self, **seen) -> None:
         """Put more beside the results: `parameters`, curves, what was selected."""
         self.seen |= seen
+
+
+def _most(seconds: float, case: "Case", key: str) -> float:
+    return round(max(seconds, case.seen.get(key, 0.0)), 2)
 
 
 def curve(losses: list[float], points: int = 60) -> list[list[float]]:
