@@ -128,8 +128,10 @@ class Experiment:
             "label": label, "seed": seed, "settings": settings, "results": results,
             "commit": self.record["commit"],
             # a resumed training counts what it had used before
-            "seconds": _most(time.monotonic() - wall, case, "training_seconds"),
-            "cpu_seconds": _most(time.process_time() - cpu, case, "training_cpu_seconds"),
+            "seconds": _most(case, "training_seconds", time.monotonic() - wall),
+            "cpu_seconds": _most(
+                case, "training_cpu_seconds", time.process_time() - cpu
+            ),
             **case.seen,
         }  # fmt: skip
         self.record["cases"][name] = entry
@@ -192,7 +194,7 @@ class Case:
         self.seen |= seen
 
 
-def _most(seconds: float, case: "Case", key: str) -> float:
+def _most(case: "Case", key: str, seconds: float) -> float:
     return round(max(seconds, case.seen.get(key, 0.0)), 2)
 
 
