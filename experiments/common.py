@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import nn
 
 from ckutils.training import count_weights
-from experiments.loop import Trained, ranks, train
+from experiments.loop import Trained, ranks, train, wait_for_all
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "book" / "_data" / "experiments"
@@ -84,6 +84,7 @@ class Experiment:
         self.cache = (args.cache or CACHE) / key
         if args.fresh and rank == 0:
             shutil.rmtree(self.cache, ignore_errors=True)
+        wait_for_all()
         self.deadline = time.monotonic() + 60 * args.minutes
         self.record = {
             "name": name, "title": title, "about": about,
@@ -94,8 +95,7 @@ class Experiment:
         kept = self.cache / "record.json"
         if kept.exists():
             self.record["cases"] = json.loads(kept.read_text())
-        if world > 1:
-            dist.barrier()  # nobody writes before all have read
+        wait_for_all()  # nobody writes before all have read
 
     def seeds(self, count: int = 1) -> list[int]:
         """The seeds of cases that repeat; `count` unless the command line says."""
@@ -156,6 +156,8 @@ class Experiment:
         """Write a last time; returns the record."""
         self.write()
         say(f"{self.record['name']}: {len(self.record['cases'])} cases\n")
+        if ranks()[1] > 1:
+            dist.destroy_process_group()
         return self.record
 
 
