@@ -99,8 +99,8 @@ def kernels() -> list[str]:
     lines = [
         "### What the kernels ask of a card",
         "",
-        f"Registers a thread, as {stored['compiler']} reports them, and bytes of static "
-        "shared memory a block. None spills registers to memory; a test compiles all "
+        f"Registers a thread, as {stored['compiler']} reports them, and bytes of "
+        "static shared memory a block. None spills to memory; a test compiles all "
         "of them anew and compares.",
         "",
         f"| kernel | constants | {' | '.join(columns)} | shared |",
