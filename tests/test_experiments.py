@@ -336,7 +336,7 @@ def test_held_out_images_are_no_training_images():
     x = torch.arange(30.0).view(30, 1, 1, 1)
     split = images.ImageSplit(x, torch.arange(30), x, torch.arange(30))
     held = images.holdout(split, 5)
-    assert len(held.test_labels) == 5
+    assert len(held.test_labels) == 5 and len(held.train_labels) == 25
     assert set(held.train_labels.tolist()) | set(held.test_labels.tolist()) == set(
         range(30)
     )
@@ -377,13 +377,18 @@ def test_dropped_hours_by_hand():
     nan = float("nan")
     x = torch.full((1, 48), nan)
     x[0, :6] = torch.tensor([1.0, 2.0, nan, 4.0, 5.0, 6.0])
-    inputs, target = vitals.dropped(x, 0.5, seed=4)
-    kept = inputs[0, 1] > 0
-    assert not kept[2] and not kept[6:].any()
-    asked = target[0].isfinite()
-    assert not (asked & kept).any() and (target[0][asked] == x[0][asked]).all()
-    first = int(kept.nonzero()[0])
-    assert not asked[:first].any(), "nothing comes before the first sample"
+    late = 0
+    for seed in range(10):
+        inputs, target = vitals.dropped(x, 0.5, seed=seed)
+        kept, asked = inputs[0, 1] > 0, target[0].isfinite()
+        assert not kept[2] and not kept[6:].any()
+        assert torch.equal(inputs[0, 0], torch.where(kept, x[0], 0))
+        assert not (asked & kept).any() and (target[0][asked] == x[0][asked]).all()
+        first = int(kept.nonzero()[0]) if kept.any() else 48
+        assert not asked[:first].any(), "nothing comes before the first sample"
+        assert (asked | kept | x[0].isnan())[first:].all()
+        late += first > 0
+    assert late > 1
     inputs = torch.zeros(1, 2, 48)
     inputs[0, :, 3], inputs[0, 0, 3] = 1, 7.0
     assert vitals.last_value(inputs)[0, 2:6].tolist() == [0, 7, 7, 7]
