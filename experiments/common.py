@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import nn
 
 from ckutils.training import count_weights
-from experiments.loop import Trained, ranks, train
+from experiments.loop import Trained, ranks, train, wait_for_all
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "book" / "_data" / "experiments"
@@ -84,6 +84,7 @@ class Experiment:
         self.cache = (args.cache or CACHE) / key
         if args.fresh and rank == 0:
             shutil.rmtree(self.cache, ignore_errors=True)
+        wait_for_all()
         self.deadline = time.monotonic() + 60 * args.minutes
         self.record = {
             "name": name, "title": title, "about": about,
@@ -94,8 +95,7 @@ class Experiment:
         kept = self.cache / "record.json"
         if kept.exists():
             self.record["cases"] = json.loads(kept.read_text())
-        if world > 1:
-            dist.barrier()  # nobody writes before all have read
+        wait_for_all()  # nobody writes before all have read
 
     def seeds(self, count: int = 1) -> list[int]:
         """The seeds of cases that repeat; `count` unless the command line says."""
@@ -127,8 +127,12 @@ class Experiment:
         entry = {
             "label": label, "seed": seed, "settings": settings, "results": results,
             "commit": self.record["commit"],
-            "seconds": round(time.monotonic() - wall, 2),
-            "cpu_seconds": round(time.process_time() - cpu, 2), **case.seen,
+            # a resumed training counts what it had used before
+            "seconds": _most(case, "training_seconds", time.monotonic() - wall),
+            "cpu_seconds": _most(
+                case, "training_cpu_seconds", time.process_time() - cpu
+            ),
+            **case.seen,
         }  # fmt: skip
         self.record["cases"][name] = entry
         say(f"  {results}  {entry['cpu_seconds']} s of CPU\n")
@@ -152,6 +156,8 @@ class Experiment:
         """Write a last time; returns the record."""
         self.write()
         say(f"{self.record['name']}: {len(self.record['cases'])} cases\n")
+        if ranks()[1] > 1:
+            dist.destroy_process_group()
         return self.record
 
 
@@ -188,6 +194,10 @@ class Case:
     def note(self, **seen) -> None:
         """Put more beside the results: `parameters`, curves, what was selected."""
         self.seen |= seen
+
+
+def _most(case: "Case", key: str, seconds: float) -> float:
+    return round(max(seconds, case.seen.get(key, 0.0)), 2)
 
 
 def curve(losses: list[float], points: int = 60) -> list[list[float]]:

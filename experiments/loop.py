@@ -44,6 +44,11 @@ def ranks() -> tuple[int, int]:
     return 0, 1
 
 
+def wait_for_all() -> None:
+    if ranks()[1] > 1:
+        dist.barrier()
+
+
 def shuffled(
     inputs: Tensor, targets: Tensor, batch_size: int, seed: int
 ) -> Callable[[int], tuple[Tensor, Tensor]]:
@@ -119,6 +124,7 @@ def train(
     check_int(0, seed=seed)
     check_number(0, max_norm=0 if max_norm is None else max_norm)
     optimiser = optimiser or torch.optim.Adam(model.parameters(), learning_rate)
+    wait_for_all()  # a checkpoint that one has removed is not read by another
     descent = _Descent(model, loss, optimiser, schedule, max_norm, steps)
     state = _State(model, optimiser, checkpoint)
     clock = _Clock(state.seconds, state.cpu_seconds)

@@ -107,11 +107,12 @@ def main(argv=None) -> dict:
                 )  # fmt: skip
     for task, omega_0 in TASKS.items():
         permuted = task == "permuted"
-        kept = as_sequences(held, permuted)
+        pool = 2 if run.quick else 1
+        kept = as_sequences(held, permuted, pool)
         run.case(
             f"{task} MNIST, 784 steps",
-            lambda case, p=permuted, k=kept: long_run(
-                case, as_sequences(split, p), k, args.epochs
+            lambda case, p=permuted, k=kept, q=pool: long_run(
+                case, as_sequences(split, p, q), k, args.epochs
             ),
             seed=args.seed, omega_0=omega_0,
         )  # fmt: skip

@@ -10,14 +10,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "book" / "_data" / "benchmarks"
+KERNELS = ROOT / "book" / "_data" / "kernels.json"
 PAGE = ROOT / "book" / "performance.md"
 TEMPLATE = ROOT / "tools" / "performance.md"
 FIGURE = ROOT / "book" / "_static" / "roofline.svg"
 
 
 def runs() -> dict[str, dict]:
-    """The stored runs by file name; kernels.json is not one."""
-    files = (path for path in sorted(FOLDER.glob("*.json")) if path.stem != "kernels")
+    """The stored runs by file name."""
+    files = sorted(FOLDER.glob("*.json"))
     return {path.stem: json.loads(path.read_text()) for path in files}
 
 
@@ -92,26 +93,26 @@ def goals(run: dict) -> list[str]:
 
 def kernels() -> list[str]:
     """Registers and shared memory of each kernel, as the compiler reports them."""
-    path = FOLDER / "kernels.json"
-    if not path.exists():
-        return []
-    stored = json.loads(path.read_text())
+    stored = json.loads(KERNELS.read_text())
+    place = {name: i for i, name in enumerate(stored["columns"])}
+    columns = [name for name in stored["rows"][0] if name.startswith("sm_")]
     lines = [
         "### What the kernels ask of a card",
         "",
-        f"As {stored['compiler']} reports it. No kernel spills registers to memory; a "
-        "test fails if one does.",
+        f"Registers a thread, as {stored['compiler']} reports them, and bytes of static "
+        "shared memory a block. None spills registers to memory; a test compiles all "
+        "of them anew and compares.",
         "",
-        "| kernel | constants | "
-        + " | ".join(f"sm_{a}" for a in stored["architectures"])
-        + " | shared memory, bytes |",
-        "|---|---|" + "---|" * len(stored["architectures"]) + "---|",
+        f"| kernel | constants | {' | '.join(columns)} | shared |",
+        "|---|---|" + "--:|" * (len(columns) + 1),
     ]
-    for row in stored["kernels"]:
-        registers = " | ".join(str(n) for n in row["registers"])
+    for row in stored["rows"]:
+        needs = [row[name] for name in columns]
+        registers = " | ".join(str(need[place["registers"]]) for need in needs)
+        shared = max(need[place["shared"]] for need in needs)
         which = f"| `{row['kernel']}` | {row['constants']}"
-        lines.append(f"{which} | {registers} | {row['shared']} |")
-    return [*lines, "", "Numbers under an architecture are registers a thread.", ""]
+        lines.append(f"{which} | {registers} | {shared} |")
+    return [*lines, ""]
 
 
 def page() -> str:

@@ -16,7 +16,7 @@ ORDER = (
     "ckn_cifar", "ckn_gradient", "kronecker_fashion",
 )  # fmt: skip
 # results that are fractions of right answers, shown in percent
-PERCENT = re.compile(r"^(test.*|validation|accuracy|\d+ Hz.*|one sample less.*)$")
+PERCENT = re.compile(r"^(test.*|validation|accuracy|\d+ Hz.*|training images.*)$")
 # what no script here has run at all
 NOT_RUN = (
     "CKCNN trained on sequential CIFAR-10, Speech Commands, CharacterTrajectories and "

@@ -150,9 +150,10 @@ def check_arguments(
         args: NumPy arrays, torch tensors or CuPy arrays for pointers, numbers else.
         device_type: "cpu" or "cuda", where the arrays must be.
     Returns a tuple: arrays as given, scalars as NumPy scalars of the parameter's type.
+
     Raises ValueError naming kernel, argument, rule and value: for a wrong count, dtype,
-        device, layout or number, for an output that cannot be written, and for an
-        output that shares memory with another argument.
+    device, layout or number, for an output that cannot be written, and for an output
+    that shares memory with another argument.
     """
     if len(args) != len(signature):
         names = ", ".join(parameter.name for parameter in signature)
