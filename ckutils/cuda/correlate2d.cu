@@ -12,7 +12,7 @@
 //   REAL    float, or double
 //   KH, KW  the size of w
 //   PH, PW  how much of w a tile serves; what is larger goes piece by piece
-//   CHUNK   rows of taps that are unrolled together, CHUNK PW <= 64: 64 registers
+//   CHUNK   rows of taps that are unrolled together: CHUNK PW fills up to 64 registers
 //   ROWS, WARPS  rows of outputs a thread, and warps a block
 // Checked by the caller: dtype, contiguity, sizes >= 1, the shared memory below 48 KiB.
 #ifndef KH

@@ -19,9 +19,6 @@
 #define COMPLEX 0
 #endif
 const int VEC = 16 / sizeof(NUMBER);       // numbers that a thread reads at once
-// Blocks have up to 256 threads. To the compiler 1024 says: 64 registers a thread, so
-// that four of them fit a multiprocessor; in complex128 that would spill.
-const int MOST = VEC == 1 ? 256 : 1024;
 
 struct alignas(16) Pack { NUMBER v[VEC]; };
 struct Step { NUMBER a, b; };
@@ -150,7 +147,8 @@ extern "C" __global__ void linear_recurrence_naive(
 // Cost     3 numbers a step, 24 bytes in complex64: memory-bound. 10 / VEC shuffles and
 //          some 60 / VEC flops a step, 4 times that if complex
 // Index    p position in the order of the scan; long long across rows
-extern "C" __global__ void __launch_bounds__(MOST) linear_recurrence(
+// In complex128 one block may fill a multiprocessor: within 64 registers it spills.
+extern "C" __global__ void __launch_bounds__(256, VEC == 1) linear_recurrence(
     const NUMBER* __restrict__ a, const NUMBER* __restrict__ b,
     const NUMBER* __restrict__ initial, NUMBER* __restrict__ h,
     int rows, int T, int a_rows, int a_T, int reverse)
@@ -182,7 +180,7 @@ extern "C" __global__ void __launch_bounds__(MOST) linear_recurrence(
 // Launch, Index  as linear_recurrence
 // Memory   a and h are read one step aside, so number by number, 16 / VEC bytes apart
 // Cost     5 numbers a step, 40 bytes in complex64: memory-bound
-extern "C" __global__ void __launch_bounds__(MOST) linear_recurrence_backward(
+extern "C" __global__ void __launch_bounds__(256, VEC == 1) linear_recurrence_backward(
     const NUMBER* __restrict__ a, const NUMBER* __restrict__ h,
     const NUMBER* __restrict__ initial, const NUMBER* __restrict__ g,
     NUMBER* __restrict__ ga, NUMBER* __restrict__ s,
