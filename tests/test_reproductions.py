@@ -134,10 +134,10 @@ def test_cells_by_hand():
 def test_a_section_by_hand(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps(example(test=0.5)))
     text = reproductions.page(tmp_path)
-    assert "|  | test accuracy | seeds | CPU seconds |\n" in text
+    assert "| run | test accuracy | seeds | CPU seconds |\n" in text
     assert "| a \\| b | 50.00 % | 1 | 3 |\n" in text
     assert "1 minutes on the clock" in text
     chosen = example(test=0.5)
     chosen["cases"]["a / seed 0"]["label"] = "choice of y"
     (tmp_path / "x.json").write_text(json.dumps(chosen))
-    assert "|  | held-out accuracy | seeds |" in reproductions.page(tmp_path)
+    assert "| run | held-out accuracy | seeds |" in reproductions.page(tmp_path)
