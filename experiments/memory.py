@@ -56,10 +56,11 @@ ABOUT = (
 )
 PUBLISHED = [
     {"what": "copy memory and adding problem, T = 100 to 6000, CKCNN",
-     "value": "solved at every length", "source": "Romero et al. (2021), section 5.1"},
+     "value": "solved at every length",
+     "source": "Romero et al. (2021), arXiv:2102.02611"},
     {"what": "omega_0 for copy memory at T = 100, 200, 1000, 3000, 6000",
      "value": "19.20, 34.71, 68.69, 43.65, 69.97 (random search over 0 to 3000, other "
-     "start)", "source": "Romero et al. (2021), appendix E"},
+     "start)", "source": "Romero et al. (2021), arXiv:2102.02611"},
 ]  # fmt: skip
 
 

@@ -33,7 +33,7 @@ PUBLISHED = [
     {"what": "permuted MNIST, 98,286 numbers", "value": "98.00 %, 200 passes",
      "source": "Romero et al. (2021), arXiv:2102.02611"},
     {"what": "permuted MNIST, omega_0 from 1 to 100", "value": "98.54 to 65.22 %",
-     "source": "Romero et al. (2021), section on omega_0"},
+     "source": "Romero et al. (2021), arXiv:2102.02611"},
 ]  # fmt: skip
 
 

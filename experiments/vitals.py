@@ -148,7 +148,7 @@ def choose(case, data, share: float) -> dict:
         seen[omega_0] = scored(case, model, data, "choose", share)
     case.note(grid=[[*pair] for pair in seen.items()])
     best = min(seen, key=seen.get)
-    return {"validation": seen[best], "omega_0": best}
+    return {"held-out error / variance": seen[best], "omega_0": best}
 
 
 def main(argv=None) -> dict:

@@ -2,7 +2,6 @@
 
 import json
 import re
-from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
@@ -28,18 +27,19 @@ def test_there_is_something_on_it():
 
 
 def sections() -> dict[str, list[list[str]]]:
-    """Title -> the rows of its tables, each a list of cells, the heads left out."""
+    """Title -> the rows of its tables of ours, each a list of cells, heads left out."""
     text = reproductions.PAGE.read_text(encoding="utf-8")
     parts = re.split(r"^## (.*)$", text, flags=re.M)[1:]
     found = {}
     for title, body in zip(parts[::2], parts[1::2], strict=True):
-        lines = body.splitlines()
-        table = [line for line in lines if line.startswith("| ")]
-        heads = {a for a, b in pairwise(lines) if b.startswith("| ---")}
-        rows = [row for row in table if row not in heads and "---" not in row]
-        found[title] = [
-            [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows
-        ]
+        found[title] = []
+        for block in re.findall(r"(?:^\|.*\n)+", body, re.M):
+            head, _, *rows = [
+                [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+                for line in block.splitlines()
+            ]
+            if head[0] != "published":
+                found[title] += rows
     return found
 
 
