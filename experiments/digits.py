@@ -29,8 +29,8 @@ ABOUT = (
     "runs short). 640 clips train, 160 choose omega_0 and the rate of learning (at "
     "2 kHz, 60 steps), 200 test; the split is random, so speakers are known. The "
     "answer is the mean over time of one output a step. Coarser rates are low- "
-    "passed before they are decimated. A norm follows every convolution and takes "
-    "out most of the factor 1/r. A test accuracy has a standard error of 3 points."
+    "passed before they are decimated. A test accuracy has a standard error of 3 "
+    "points."
 )
 RIVALS = {
     "CKCNN": lambda length, omega_0: ckcnn(1, 10, 12, "all", omega_0,
