@@ -53,7 +53,8 @@ def rows_of_fresh_processes(options) -> list[dict]:
         found += _rows_of_a_process(name, options, {})
         if name == "causal" and options.device == "cpu":
             for row in _rows_of_a_process(name, options, KEEP_MEMORY):
-                found.append(row | {"operation": f"{row['operation']}, memory kept"})
+                name_kept = f"{row['operation']}, memory kept"
+                found.append(row | {"operation": name_kept, "goal": ""})
     return found
 
 

@@ -5,6 +5,7 @@ GPU. Seconds of a CPU are not printed: what carries over to another machine is t
 of two things timed in one run, and the share of what that machine could do at most.
 """
 
+import functools
 import json
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def runs() -> dict[str, dict]:
 
 
 def share(rate: float, ceiling: float) -> str:
-    return f"{100 * rate / ceiling:.3g} %"
+    return f"{100 * rate / ceiling:.2g} %"
 
 
 def roof(run: dict, flop_per_byte: float) -> float:
@@ -32,25 +33,30 @@ def roof(run: dict, flop_per_byte: float) -> float:
 
 
 def table(run: dict) -> list[str]:
-    """One line a comparison; a row's own columns stand in its first line."""
-    lines = [
-        "| operation | size | type | flops a byte | share of the roof | against "
-        "| ratio | middle half |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in run["rows"]:
-        reach = share(row["gflop_per_s"], roof(run, row["flop_per_byte"]))
-        first = (
-            f"| `{row['operation']}` | {row['size']} | {row['dtype']} "
-            f"| {row['flop_per_byte']:.3g} | {reach} "
-        )
-        for name, peer in row["peers"].items():
-            low, high = peer["low"], peer["high"]
-            lines.append(
-                f"{first}| {name} | {peer['ratio']:.2g} | {low:.2g} to {high:.2g} |"
-            )
-            first = "| | | | | "
+    """One table an operation, one line a size, all other ways in its last column."""
+    lines, names = [], dict.fromkeys(row["operation"] for row in run["rows"])
+    for name in names:
+        lines += [
+            f"### {name}",
+            "",
+            "| size | flop a byte | of the roof | times our time (middle half) |",
+            "|---|--:|--:|---|",
+        ]
+        rows = [row for row in run["rows"] if row["operation"] == name]
+        lines += [*map(functools.partial(line, run), rows), ""]
+        goals = dict.fromkeys(f"{r['size']} {r['goal']}" for r in rows if r["goal"])
+        lines += [f"Goals: {'; '.join(goals)}.", ""] if goals else []
     return lines
+
+
+def line(run: dict, row: dict) -> str:
+    others = "; ".join(
+        f"{name} **{peer['ratio']:.2g}** ({peer['low']:.2g} to {peer['high']:.2g})"
+        for name, peer in row["peers"].items()
+    )
+    reach = share(row["gflop_per_s"], roof(run, row["flop_per_byte"]))
+    size = f"{row['size']}, {row['dtype']}"
+    return f"| {size} | {row['flop_per_byte']:.3g} | {reach} | {others} |"
 
 
 def section(name: str, run: dict) -> list[str]:
@@ -71,24 +77,11 @@ def section(name: str, run: dict) -> list[str]:
         "longer the other way took.",
         "",
         *table(run),
-        "",
-        *goals(run),
     ]
 
 
 def machine_balance(run: dict) -> float:
     return run["product_gflop_per_s"] / run["copy_gb_per_s"]
-
-
-def goals(run: dict) -> list[str]:
-    """What a row was meant to reach, as a list below the table."""
-    rows = [row for row in run["rows"] if row["goal"]]
-    lines = [
-        f"* `{r['operation']}` {r['size']}, {r['dtype']}: {r['goal']}" for r in rows
-    ]
-    return (
-        ["The goals that were set before measuring:", "", *lines, ""] if lines else []
-    )
 
 
 def kernels() -> list[str]:
