@@ -1503,7 +1503,7 @@ for name in ("scipy.signal", "jax.scipy.signal"):
 # %% [markdown]
 # ### Can I run and debug CUDA code without an NVIDIA card?
 #
-# People who ask this ([four trackers, one person](https://github.com/apache/mxnet/issues/9375), [more](https://github.com/pytorch/pytorch/issues/4603)) are mostly told no. For plain CUDA C the answer is yes, except for speed. The book's own kernels are run that way at every change: threads in order, in reverse and shuffled; shared memory that starts as NaN; every access checked; every race. Here is one of them, the one behind `correlate2d` on a GPU, beginning with the kernel that is its definition.
+# People who ask this ([four trackers, one person](https://github.com/apache/mxnet/issues/9375), [more](https://github.com/pytorch/pytorch/issues/4603)) are mostly told no. For plain CUDA C the answer is yes, except for speed. The book's own kernels are run that way at every change: threads in order, in reverse and shuffled; shared memory that starts as NaN; every access checked; every race reported. Here is one of them, the one behind `correlate2d` on a GPU, beginning with the kernel that is its definition.
 
 # %%
 from ckutils.cuda.correlate2d import plan

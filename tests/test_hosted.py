@@ -90,7 +90,6 @@ def machine(tmp_path, bare_python, published):
         "GIT_CONFIG_VALUE_0": "https://github.com/",
         "PIP_NO_BUILD_ISOLATION": "false",  # pip's way to say: build with what is here
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "MPLBACKEND": "agg",
     }
     run(bare_python, "-m", "pip", "uninstall", "--yes", "ckutils", env=variables)
     return tmp_path, bare_python, variables
