@@ -1674,8 +1674,7 @@ with cupy_on_cpu() as record:
 
 # %% tags=["nbval-ignore-output"]
 def on_a_side_stream(x, y):
-    import cupy
-
+    cupy = importlib.import_module("cupy")
     kernel = cupy.RawKernel(SCALE, "scale")
     packed = (x.data_ptr(), y.data_ptr(), np.float32(2), np.int32(x.numel()))
     side = cupy.cuda.Stream(non_blocking=True)
@@ -1955,14 +1954,14 @@ for name, keep in {"loss": lambda y: y, "loss.item()": lambda y: y.item()}.items
 # %%
 def gpu_megabytes():
     """In tensors, in torch's pool, in CuPy's pool; and the number of FFT plans."""
-    import cupy
-
+    cupy = importlib.import_module("cupy")
     sizes = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
     pool = cupy.get_default_memory_pool().total_bytes()
     plans = torch.backends.cuda.cufft_plan_cache.size
     return {"MB": [round(s / 1e6) for s in (*sizes, pool)], "plans": plans}
 
 
+# %% tags=["nbval-ignore-output"]
 def fill_and_clear():
     waves = [torch.fft.rfft(torch.zeros(64, n, device="cuda")) for n in (9999, 10007)]
     print("before", gpu_megabytes())
@@ -1973,7 +1972,6 @@ def fill_and_clear():
     print("after emptying plans and pool", gpu_megabytes())
 
 
-# %% tags=["nbval-ignore-output"]
 if torch.cuda.is_available() and importlib.util.find_spec("cupy"):
     fill_and_clear()
 else:
