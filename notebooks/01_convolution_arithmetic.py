@@ -911,7 +911,7 @@ for a in (0, 1, 2):
     print("   last row computed, not zero:", bool(back[:, -1].abs().mean() > 0.01))
 
 # %% [markdown]
-# An added entry is zero only if no tap reaches it: when $a > p_{hi}$, or when the kernel is shorter than the stride. torch also admits $s \le a < d$; that is the length of an input whose convolution has more outputs than there are.
+# An added entry is zero, whatever the weights and $y$, only if no tap reaches it. At dilation 1 that takes $a > p_{hi}$ or a kernel shorter than the stride. Dilated taps may also step over it: with $k = 3$, $s = d = p = 2$ and $a = 1$ they land on even places, and the added place is odd. torch also admits $s \le a < d$; that is the length of an input whose convolution has more outputs than there are.
 # Asked at [pytorch#8816](https://github.com/pytorch/pytorch/issues/8816), [pytorch#25536](https://github.com/pytorch/pytorch/issues/25536), on the [forum](https://discuss.pytorch.org/t/what-does-output-padding-exactly-do-in-convtranspose2d/2688), [tensorflow#50168](https://github.com/tensorflow/tensorflow/issues/50168).
 
 # %% [markdown]
@@ -1084,7 +1084,7 @@ print(digest(overlap_3=counts[3], overlap_4=counts[4], ratio=ratio))
 #
 # 1. *A kernel size divisible by the stride.* Even overlap, for equal weights.
 # 2. *A transposed convolution at stride 1.* Its only polyphase sum is the sum of its taps, so it adds no pattern. It does not enlarge either; put behind a stride-2 layer it blurs the pattern that is there.
-# 3. *Resize, then convolve.* Nearest-neighbour resizing is a transposed convolution with a box of $s$ ones, so the pair is one transposed convolution with the kernel $w * \text{box}_s$, and
+# 3. *Resize, then convolve.* Nearest-neighbour resizing is a transposed convolution with a box of $s$ ones, so the pair is one transposed convolution with the kernel $w * \text{box}_s$ ($w$ turned round, because `conv` correlates; its sums do not change), and
 #
 # $$
 # S_r = \sum_j w[j] \cdot 1 \quad \text{for every } r, \tag{1.25}
