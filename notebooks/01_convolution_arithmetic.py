@@ -658,6 +658,7 @@ except ValueError as error:
 # $$
 #
 # By hand, with $k = 3$, $d = 1$ on (1, 2, 3) and kernel (1, 10, 100): the first output sees 0, 0, 1 and is 100; the second sees 0, 1, 2 and is 210. The other recipe pads $d(k-1)$ on *both* sides and drops the last $d(k-1)$ outputs. It computes them for nothing, and dropping the first ones instead looks into the future.
+# (Here the present is under the *last* tap, because `conv` correlates. Chapters 3 and 4 convolve, and there index 0 of a kernel is the present.)
 # A spoken digit, both recipes:
 
 # %%
