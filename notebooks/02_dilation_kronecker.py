@@ -460,7 +460,17 @@ agree("the cascade is K1 (x) K0", composite, torch.kron(second, first), 0)
 # *Proof.* Two layers: $y_t = \sum_{j_1} K_1[j_1]\, z_{t + d_1 j_1}$ with $z_s = \sum_{j_0} K_0[j_0]\, x_{s + d_0 j_0}$, so $x_{t + m}$ meets the products whose offsets
 # add up to $m$. More layers by induction. $\square$
 #
-# It is worth pausing at "none of them flipped". Correlations compose by *convolving* their kernels: offsets add. Now the theorem of the blog post, with its conditions.
+# It is worth pausing at "none of them flipped". Correlations compose by *convolving* their kernels: offsets add.
+#
+# **The same in the signal processor's letters.** Write $K(z) = \sum_j K[j]\, z^j$, with positive powers because a correlation looks ahead. Dilation by $d$ puts $z^d$ for $z$, and (2.7) reads
+#
+# $$
+# C(z) = K_0(z^{d_0})\, K_1(z^{d_1}) \cdots K_L(z^{d_L}).
+# $$
+#
+# At $z = e^{i\omega}$ the frequency response of a dilated layer is that of its kernel, squeezed and repeated $d$ times around the circle. These images are the price of the zeros; only the other layers can remove them. Filter designers build narrow filters this way since [Neuvo, Dong and Mitra (1984)](https://doi.org/10.1109/TASSP.1984.1164348): a sparse filter, and a short one that takes out its images.
+#
+# Now the theorem of the blog post, with its conditions.
 #
 # > **Theorem 2.3 (cascade).** Let $a_l$ be the size of $K_l$ along an axis, and
 # >
@@ -639,7 +649,7 @@ for i in range(2, 6):
 # [keras-tcn#226](https://github.com/philipperemy/keras-tcn/issues/226) and [MICCAI-LITS2017#8](https://github.com/assassint2017/MICCAI-LITS2017/issues/8). Compose kernels of ones: (2.7) then counts the paths from each input,
 # and a zero is a blind spot, whatever the weights.
 #
-# > **No holes.** Sort the layers by dilation. The composite has no hole exactly when each $d_l$ is at most the size $s_l = 1 + \sum_{i<l} d_i (k_i - 1)$ of the composite below it.
+# > **No holes.** Let every kernel have at least two taps, and sort the layers by dilation. The composite has no hole exactly when each $d_l$ is at most the size $s_l = 1 + \sum_{i<l} d_i (k_i - 1)$ of the composite below it.
 #
 # *Proof.* Copies of an interval of length $s_l$ at steps $d_l \le s_l$ cover an interval. If some $d_l > s_l$, nothing reaches the offset $s_l$: the layers below end at $s_l - 1$ and any step above is longer. $\square$
 #
@@ -1892,7 +1902,7 @@ for channels in (1, 8):  # each by itself
 #
 # Asked in [pytorch#15054](https://github.com/pytorch/pytorch/issues/15054), [pytorch#28777](https://github.com/pytorch/pytorch/issues/28777), [pytorch#967](https://github.com/pytorch/pytorch/issues/967),
 # [tensorflow#24559](https://github.com/tensorflow/tensorflow/issues/24559), [chainer#1941](https://github.com/chainer/chainer/issues/1941), [caffe#6539](https://github.com/BVLC/caffe/issues/6539) and in [a Q&A](https://exchangetuts.com/why-do-dilated-convolutions-preserve-resolution-1640219884571490).
-# It need not be slower (on the machine that built this page it was not), and it loses nothing. The outputs at positions $t \equiv \rho \pmod d$ read only inputs with the same remainder. So a dilated convolution is $d^2$ ordinary ones, one on each sub-image of every $d$-th pixel, interleaved again:
+# It need not be slower (on the machine that built this page it was not), and it loses nothing. The outputs at positions $t \equiv \rho \pmod d$ read only inputs with the same remainder. So a dilated convolution is $d^2$ ordinary ones, one on each sub-image of every $d$-th pixel (its *polyphase components*), interleaved again:
 #
 # $$
 # y_{d i + \rho} = \sum_j w_j\, x^{(\rho)}_{i + j}, \qquad x^{(\rho)}_i = x_{d i + \rho}, \quad 0 \le \rho < d . \tag{2.20}
@@ -1931,7 +1941,9 @@ for d in (2, 4, 8):
     print(f"dilation {d}: {ratios[0]:28.1f} {ratios[1]:7.1f} {ratios[2]:14.1f}")
 
 # %% [markdown]
-# Same products, same outputs; what differs is the path through memory. Neighbouring outputs of a dilated kernel share no inputs, so a kernel that keeps a small tile of the image in fast memory reuses less of it, and the fastest dense algorithms (Winograd, small-tile) do not apply. Where a library has no good dilated kernel, stuffing zeros costs $d^2$ times the work, and the phases bring a dense
+# (Read the ratios with the border in mind. Nothing is padded here, so at dilation 8 there are 112 x 112 outputs where the dense kernel has 126 x 126, 0.79 times as many; a ratio below 1 is mostly that.)
+#
+# An output takes the same products in each way but the stuffed one; what differs otherwise is the path through memory. Neighbouring outputs of a dilated kernel share no inputs, so a kernel that keeps a small tile of the image in fast memory reuses less of it, and the fastest dense algorithms (Winograd, small-tile) do not apply. Where a library has no good dilated kernel, stuffing zeros costs $d^2$ times the work, and the phases bring a dense
 # kernel's speed for two rearrangements of the image.
 #
 # ## 2.14 On the GPU
@@ -2218,6 +2230,7 @@ print(f"{h} hidden channels, {18 * h} weights for 81 taps")
 # - S. Zhou, J.-N. Wu, Y. Wu and X. Zhou, Exploiting local structures with the Kronecker layer in convolutional networks, [arXiv:1512.09194](https://arxiv.org/abs/1512.09194), 2015.
 # - C. Van Loan and N. Pitsianis, Approximation with Kronecker products, 1993, [doi:10.1007/978-94-015-8196-7_17](https://doi.org/10.1007/978-94-015-8196-7_17): the rearrangement.
 # - V. Lebedev and others, Speeding-up convolutional neural networks using fine-tuned CP-decomposition, [arXiv:1412.6553](https://arxiv.org/abs/1412.6553): low rank over channels and space.
+# - Y. Neuvo, C.-Y. Dong and S. K. Mitra, Interpolated finite impulse response filters, 1984, [doi:10.1109/TASSP.1984.1164348](https://doi.org/10.1109/TASSP.1984.1164348): cascades of sparse and short filters, in signal processing.
 # - V. Badrinarayanan, A. Kendall and R. Cipolla, SegNet, [arXiv:1511.00561](https://arxiv.org/abs/1511.00561): pooling with remembered places.
 # - P. Wang and others, Understanding convolution for semantic segmentation, [arXiv:1702.08502](https://arxiv.org/abs/1702.08502): gridding and hybrid rates.
 # - A. Azulay and Y. Weiss, Why do deep convolutional networks generalize so poorly to small image transformations?, [arXiv:1805.12177](https://arxiv.org/abs/1805.12177): subsampling and shifts.

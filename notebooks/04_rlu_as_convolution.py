@@ -114,6 +114,14 @@ print(digest(h=bottom))
 # h(t) = \sum_{\tau=0}^{t} \psi(\tau)\, x(t-\tau) + W^{t+1} h(-1). \tag{4.4}
 # $$
 #
+# **If you come from filters.** (4.1) is a recursive filter (IIR) in state space. In (4.4) the sum is its zero-state response and the last term its zero-input response. Read out by a row $C$, the sum has the transfer function
+#
+# $$
+# H(z) = \sum_{\tau \ge 0} C W^{\tau} U z^{-\tau} = C\,(I - W z^{-1})^{-1} U .
+# $$
+#
+# Its poles are eigenvalues of $W$, and it is stable if all eigenvalues have modulus below 1. A diagonal $W$ is the partial-fraction form: one-pole filters side by side. Two things differ from a filter on the shelf: the poles are learned, and from 4.2 on the coefficients may change at every step, where a transfer function says nothing any more.
+#
 # First the definition, letter by letter.
 
 # %%
@@ -178,7 +186,7 @@ print("from another h(-1) it misses, of |h(0)|:", round(float(missing[0]), 2))
 #
 # For a constant $a_t = a$ and $b = Bx$ this is (4.1) with $W = \mathrm{diag}(a)$; the kernel is the geometric sequence $1, a, a^2, \dots$
 #
-# **1. The loop** is (4.8). Two operations a step, and each step waits for the one before.
+# **1. The loop** is (4.8). Two operations a step, and each step waits for the one before. For one constant $a$ there is a compiled one, `scipy.signal.lfilter([1], [1, -a], b)`, which takes complex $a$ too; it has no row in the comparison below.
 #
 # **2. The explicit kernel** is the sum $h_t = \sum_\tau a^\tau b_{t-\tau}$ with the powers built by
 #
@@ -194,7 +202,7 @@ print("from another h(-1) it misses, of |h(0)|:", round(float(missing[0]), 2))
 # \hat\psi_f = \sum_{t=0}^{T-1} (a\,\omega_f)^t = \frac{1 - (a\,\omega_f)^T}{1 - a\,\omega_f} = \frac{\operatorname{expm1}(T z_f)}{\operatorname{expm1}(z_f)}, \qquad z_f = \log(a\,\omega_f), \tag{4.7}
 # $$
 #
-# where $\operatorname{expm1}(z) = e^z - 1$ keeps its digits when $a\,\omega_f$ comes close to 1, and the value at $z_f = 0$ is $T$.
+# where $\operatorname{expm1}(z) = e^z - 1$ keeps its digits when $a\,\omega_f$ comes close to 1, and the value at $z_f = 0$ is $T$. The check below takes this road; `method="fft"` of the package transforms the table of powers instead, one transform more.
 #
 # **4. The scan** regroups. Two steps in a row are again one step: first $h \mapsto a_1 h + b_1$, then $h \mapsto a_2 h + b_2$, together
 #
@@ -218,7 +226,7 @@ source(_blocked_scan)
 # %% [markdown]
 # ### Should the recurrent and the convolutional mode give the same numbers, and why do mine not?
 #
-# Asked at [s4#115](https://github.com/state-spaces/s4/issues/115), [s4 PR#114](https://github.com/state-spaces/s4/pull/114), [mamba-minimal#11](https://github.com/johnma2006/mamba-minimal/issues/11). They should, up to rounding, if three things hold: both modes use the *same* discretised coefficients, both include the initial state, and the tolerance is that of the arithmetic. In double precision a term that is $d$ steps old has passed $2d$ roundings in a loop; an FFT errs by about $\varepsilon \log_2 T\, \|a^t\|\, \|b\|$ at every $t$, also where $h_t$ is small.
+# Asked at [s4#115](https://github.com/state-spaces/s4/issues/115), [s4 PR#114](https://github.com/state-spaces/s4/pull/114), [mamba-minimal#11](https://github.com/johnma2006/mamba-minimal/issues/11). They should, up to rounding, if three things hold: both modes use the *same* discretised coefficients, both include the initial state, and the tolerance is that of the arithmetic. In double precision a term that is $d$ steps old has passed $2d$ roundings in a loop; an FFT errs by about $\varepsilon \log_2 T\, \|\psi\|\, \|b\|$ at every $t$, also where $h_t$ is small. (The norms are over all steps, of the kernel $\psi = (1, a, a^2, \dots)$ and of the input.)
 
 # %%
 from ckutils.recurrence import geometric_spectrum, powers
@@ -324,7 +332,7 @@ for name, run in ways.items():
 # |---|---|---|---|
 # | loop | $T$ | $T$ | yes |
 # | explicit kernel | $T(T+1)/2$ | $\log_2 T$ (the sum) | no |
-# | FFT | $\approx 3\cdot\tfrac12\cdot 2T\log_2 2T$ | $\log_2 2T$ | no |
+# | FFT, three transforms (two by (4.7)) | $\approx 3\cdot\tfrac12\cdot 2T\log_2 2T$ | $2\log_2 2T$ | no |
 # | scan, ten lines | $\approx 2T\log_2 T$ | $\log_2 T$ | yes |
 # | scan, blocks of 32 | $\approx 3T$ | $\approx 32\log_{32} T$ | yes |
 #
@@ -389,7 +397,7 @@ real, other = (seconds(lambda a=a: linear_recurrence(a, x), 15) for a in (g, tur
 print(f"complex coefficients: {other / real:.1f} times the time of real ones")
 
 # %% [markdown]
-# Above the line the blocked scan is faster. The ten lines and the FFT make fewer calls and win on short sequences; their work a step grows with $\log_2 T$, and somewhere between a few hundred and a few thousand steps the blocked scan overtakes them. The Python loop, whose cost is calls, loses from about a hundred steps on. (Times differ from machine to machine; run the cell to see yours.) Complex coefficients change no count, only the price of a product: four real products and two sums. On a GPU: **not measured**; the same code runs there, and the counts above say what to expect.
+# Above the line the blocked scan is faster. The ten lines make fewer calls and win on short sequences; the FFT, with fewer still, comes close there or wins. Their work a step grows with $\log_2 T$, and somewhere between a few hundred and a few thousand steps the blocked scan is ahead of both. How far is not a matter of counts alone, and the lead need not grow with the length: long arrays leave the caches, its own too. The Python loop, whose cost is calls, loses from about a hundred steps on. (Times differ from machine to machine; run the cell to see yours.) Complex coefficients change no count, only the price of a product: four real products and two sums. On a GPU: **not measured**; the same code runs there, and the counts above say what to expect.
 #
 # ### Can I scan a dense transition matrix, or only a diagonal one?
 #
@@ -471,6 +479,8 @@ print("its largest eigenvalue:", float(torch.linalg.eigvals(shift).abs().max()))
 # \psi(\tau) \approx \operatorname{Re} \sum_{k=1}^{n} c_k\, a_k^{\tau}, \qquad |a_k| \le 1. \tag{4.13}
 # $$
 #
+# For a real kernel the poles found are real or come in conjugate pairs, so $n$ counts both members of a pair, and the real part only removes rounding. A pair is four real numbers, two for $a_k$ and two for $c_k$: $n$ exponentials are $2n$ real numbers. (With the real part doing the work, one member of each pair is enough: section 4.4.)
+#
 # Five targets of 256 taps: a CKConv kernel as chapter 3 makes it (a SIREN under a Gaussian window), the same SIREN without the window, a sinusoid, a boxcar, and the Jordan kernel. **How fast does the error fall with the number of exponentials?**
 
 # %%
@@ -524,7 +534,7 @@ print(digest(windowed=windowed, boxcar_error=np.array(error["boxcar"])))
 # %% [markdown]
 # A sinusoid takes two exponentials, a conjugate pair. The Jordan kernel gets there with two poles that nearly coincide: a difference quotient in place of a derivative. The windowed CKConv kernel is smooth and dies away, and 32 terms reproduce it to more digits than float32 has. The boxcar's edge costs many terms: each doubling of their number takes only about a third off its error. The bare SIREN kernel grows in places. With poles that may leave the unit disc, 32 exponentials reproduce it too; held to $|a_k| \le 1$, which a recurrence that runs on needs, the fit stays near 20 %. So: smooth kernels that die away are cheap; edges and growth are not.
 #
-# **Is the continuous kernel "more flexible than an RNN"?** It depends on what is held equal. The recurrent model meant here is the *linear* one; a nonlinear RNN is no convolution at all. With as many states as taps, a linear recurrence makes every kernel of that length (the shift register above), and no other convolution can do more. With fewer states it cannot. At equal numbers of parameters the target decides: 16 exponentials, which are 64 real numbers, against a SIREN with 61 weights trained by Adam.
+# **Is the continuous kernel "more flexible than an RNN"?** It depends on what is held equal. The recurrent model meant here is the *linear* one; a nonlinear RNN is no convolution at all. With as many states as taps, a linear recurrence makes every kernel of that length (the shift register above), and no other convolution can do more. With fewer states it cannot. At equal numbers of parameters the target decides: 32 exponentials, which are 16 pairs and so 64 real numbers, against a SIREN with 61 weights trained by Adam.
 
 # %%
 from ckutils.training import count_weights, fit
@@ -543,7 +553,7 @@ for name in ("CKConv, bare", "sinusoid", "boxcar"):
 print("weights of the network:", count_weights(net))
 
 # %%
-sums = {name: error[name][4] for name in network}  # 16 exponentials, 64 real numbers
+sums = {name: error[name][5] for name in network}  # 32 exponentials, 64 real numbers
 by_name = [(network[name], sums[name]) for name in network]
 (bare_net, bare_sum), (sine_net, sine_sum), box = by_name
 print(
@@ -559,7 +569,7 @@ print("boxcar: both between 2 % and 25 %:", 0.02 < min(box) and max(box) < 0.25)
 # %% [markdown]
 # ### Where the recurrence wins: a state of fixed size
 #
-# A convolution that runs on a live signal must remember as many past samples as its kernel is long. A sum of $n$ exponentials remembers $n$ numbers, forever. The cell streams a spoken digit (a real waveform at 8 kHz) sample by sample through the 32 exponentials of the windowed kernel, and compares with the whole convolution. (The exponentials go on where the CKConv kernel stops at its horizon; the window has shrunk to $e^{-8}$ there, which is the difference that the second line bounds.)
+# A convolution that runs on a live signal must remember as many past samples as its kernel is long. A sum of $n$ exponentials remembers $n$ complex numbers, however long it runs; with one of each conjugate pair kept, half of them. The cell streams a spoken digit (a real waveform at 8 kHz) sample by sample through the 32 exponentials of the windowed kernel, and compares with the whole convolution. (The exponentials go on where the CKConv kernel stops at its horizon; the window has shrunk to $e^{-8}$ there, which is the difference that the second line bounds.)
 
 # %%
 from ckutils.datasets import spoken_digits
@@ -619,7 +629,7 @@ print(digest(under_the_line=np.array(errors) < 2.2e-16 / deltas))
 print("from below 1e-13 to above 1e-4:", errors[0] < 1e-13 and errors[-1] > 1e-4)
 
 # %% [markdown]
-# A matrix drawn at random is defective with probability 0, but it may be ill-conditioned. Learning $\lambda$ directly, as the linear recurrent unit does, avoids the question: whatever the parameters are, the state is diagonal.
+# For one input and a row $C$ the transfer function of 4.1 falls into partial fractions, $H(z) = \sum_k c_k / (1 - \lambda_k z^{-1})$ with $c_k = (C V)_k\, (V^{-1} U)_k$. At $\delta = 0$ a double pole stands in their place, and just before it two large fractions nearly cancel. A matrix drawn at random is defective with probability 0, but it may be ill-conditioned. Learning $\lambda$ directly, as the linear recurrent unit does, avoids the question: whatever the parameters are, the state is diagonal.
 #
 # ### Why twice the real part, and what do the sign of the imaginary part and an odd state size change?
 #
@@ -823,7 +833,7 @@ for by_modulus, name in ((False, "two moments"), (True, "one moment")):
 # \lambda = \exp\!\big(-e^{\nu} + i\,e^{\theta}\big), \qquad |\lambda| = \exp(-e^{\nu}) \in (0, 1) \text{ for every real } \nu. \tag{4.18}
 # $$
 #
-# The modulus is resolved best where it matters: steps of $\nu$ change the memory $1/(1-|\lambda|) \approx e^{-\nu}$ by a factor, not by an amount.
+# (In exact arithmetic. In float32 the modulus rounds to 1 below $\nu \approx -17$.) The modulus is resolved best where it matters: steps of $\nu$ change the memory $1/(1-|\lambda|) \approx e^{-\nu}$ by a factor, not by an amount.
 #
 # **A start on a ring.** Uniform by area between the radii $r_{\min}$ and $r_{\max}$ means that the *square* of the modulus is uniform, because the area within radius $r$ is $\pi r^2$:
 #
@@ -843,7 +853,7 @@ for by_modulus, name in ((False, "two moments"), (True, "one moment")):
 # \frac{E|h|^2}{E|Bx|^2} = \int_0^1 \frac{du}{1 - |\lambda|^2} = \frac{1}{r_{\max}^2 - r_{\min}^2}\,\log\frac{1-r_{\min}^2}{1-r_{\max}^2}, \tag{4.21}
 # $$
 #
-# which grows without bound as $r_{\max} \to 1$. With $\gamma$ the ratio is 1. **Are the eigenvalues where they should be, and are the states as large as (4.21) says?**
+# which grows without bound as $r_{\max} \to 1$. With $\gamma$ the ratio is 1. This is a gain for noise, not for tones: at the eigenvalue's own frequency the same unit amplifies by $\gamma/(1-|\lambda|) = \sqrt{(1+|\lambda|)/(1-|\lambda|)}$, which is 45 at $|\lambda| = 0.999$. A slow signal into a slow state near $\lambda = 1$ therefore still arrives large. **Are the eigenvalues where they should be, and are the states as large as (4.21) says?**
 
 # %%
 from ckutils.recurrence import LinearRecurrentUnit
@@ -963,7 +973,7 @@ lam = models["LRU"].recurrence.lam
 print("all |lambda| still below 1:", bool((lam.abs() < 1).all()))
 
 # %% [markdown]
-# It keeps up, and its steps need not wait for one another: the linear unit's 28 states come from one scan, the GRU's from 28 steps in a row.
+# It keeps up, in one short run: one start, four epochs, a small training set. Which of the two is better this run cannot say. And its steps need not wait for one another: the linear unit's 28 states come from one scan, the GRU's from 28 steps in a row.
 
 # %% [markdown]
 # ## 4.7 The kernel is a sampled continuous kernel
@@ -984,7 +994,15 @@ print("all |lambda| still below 1:", bool((lam.abs() < 1).all()))
 # \text{bilinear:} \quad a = \frac{1 + z/2}{1 - z/2}, \quad g = \frac{\Delta}{1 - z/2}, \quad x_t = a\,x_{t-1} + \tfrac12\, g\,(u_t + u_{t-1}). \tag{4.25}
 # $$
 #
-# By hand, $r = -2$ and $\Delta = \tfrac12$ give $z = -1$: the hold has $a = e^{-1} = 0.368$ and $g = 0.316$, the bilinear rule $a = g = \tfrac13$. The hold is exact if $u$ is constant over each step, the bilinear rule follows a smooth $u$ better. **How does the error at $t = 10$ fall with the step, for $u(t) = \sin t$?**
+# By hand, $r = -2$ and $\Delta = \tfrac12$ give $z = -1$: the hold has $a = e^{-1} = 0.368$ and $g = 0.316$, the bilinear rule $a = g = \tfrac13$. The hold is exact if $u$ is constant over each step, the bilinear rule follows a smooth $u$ better.
+#
+# Three things that a filter designer will ask.
+#
+# - *Which end of the step?* In (4.24) $u_t$ is the value held over the step that **ends** at $t$, as in most papers on state-space layers. A converter holds a sample until the next one comes: $x_{t+1} = a\,x_t + g\,u_t$, the same $a$ and $g$, the output one step later. That is what SciPy's `cont2discrete` with `"zoh"` describes. For a smooth, slow $u$ the one is half a step early, the other half a step late (an extra group delay of $\mp\Delta/2$), and this is why the error of a hold falls only in proportion to $\Delta$.
+# - *Stability.* Both rules send $\operatorname{Re} r < 0$ into $|a| < 1$ for every step. A very fast decay goes to $a \approx 0$ under the hold and to $a \approx -1$ under the bilinear rule, where it alternates and dies slowly.
+# - *Frequency.* For $r = i\omega$ the hold has $a = e^{i\omega\Delta}$: the frequency is kept, and aliases above $\pi/\Delta$. The bilinear rule has $a = e^{2i\arctan(\omega\Delta/2)}$: nothing aliases, every frequency is moved down.
+#
+# **How does the error at $t = 10$ fall with the step, for $u(t) = \sin t$?**
 
 # %% mystnb={"image": {"alt": "Error at time 10 against the step on logarithmic axes: zero-order hold falls in proportion to the step, bilinear with its square."}}
 from ckutils.recurrence import bilinear, zero_order_hold
@@ -1014,7 +1032,7 @@ print("halving the step divides the errors by", [round(fall, 1) for fall in fall
 # %% [markdown]
 # ### The same kernel both ways
 #
-# CKConv asks a network for kernel values at positions. Nothing says that the network must be a SIREN: here it is a module that returns $\operatorname{Re}\sum_k c_k e^{r_k s}$. Then CKConv and the recurrence are the same layer, at the training rate and at any other: to change the resolution the recurrence changes its step, $a = e^{r\Delta}$, and both weight their sums with $\Delta$.
+# CKConv asks a network for kernel values at positions. Nothing says that the network must be a SIREN: here it is a module that returns $\operatorname{Re}\sum_k c_k e^{r_k s}$. Then CKConv and the recurrence are the same layer, at the training rate and at any other: to change the resolution the recurrence changes its step, $a = e^{r\Delta}$, and both weight their sums with $\Delta$. This is a third rule beside (4.24) and (4.25), the kernel sampled and multiplied by $\Delta$; signal processing calls it impulse invariance. It keeps the kernel, not the gain at rest: for $r = -2$ and $\Delta = \tfrac12$ a constant 1 comes out as $\Delta/(1-e^{-1}) = 0.79$, where the hold has the exact $0.5$. The difference goes away with $\Delta$.
 
 # %%
 from ckutils.ckconv import CKConv
@@ -1109,6 +1127,8 @@ plt.show()
 print(digest(scan_seconds=by_scan, pairs_seconds=by_pairs))
 
 # %% [markdown]
+# The sum over pairs takes about four times as long for twice the samples. The scan's operations are proportional to $N$; its clock follows only roughly. On few samples the cost of the calls hides the growth; at a million samples, one array of three complex states a sample holds 48 MB and no longer fits a cache, and the last factor of ten can cost more than ten.
+#
 # ### On real vital signs
 #
 # Temperatures in intensive care are measured when somebody measures them. A one-channel CKConv learns to predict each measurement from those before it, at their true times, with each sample weighted by the gap before it (at most 6 hours), as in chapter 3. **How good is it?**
@@ -1239,7 +1259,7 @@ agree("scan with imaginary rates = sum over pairs", by_scan, by_pairs, tol=1e-8)
 # %% [markdown]
 # ## 4.8 Where it breaks
 #
-# **Powers in single precision.** With $\lambda^t$ computed as $e^{t\log\lambda}$ in complex64, the angle $t\arg\lambda$ is rounded to a relative $6\cdot10^{-8}$; at $t = 10^5$ and an angle of 1 a step that is an error of up to several thousandths of a radian, thousands of times the precision of the format. `powers` works in double and rounds once.
+# **Powers in single precision.** With $\lambda^t$ computed as $e^{t\log\lambda}$ in complex64, the angle $t\arg\lambda$ is rounded to a relative $6\cdot10^{-8}$; at $t = 10^5$ and an angle of 1 a step that is an error of up to several thousandths of a radian, up to a hundred thousand times the precision of the format. `powers` works in double and rounds once.
 
 # %%
 lam = torch.polar(torch.tensor(1.0), torch.tensor(1.0))  # complex64
