@@ -46,8 +46,8 @@ pages: .venv  ## write the pages that are made from tables: claims, questions, n
 lab: .venv  ## open the chapters in JupyterLab, .py and .ipynb paired
 	$(PY) -m jupyterlab notebooks
 
-gpu-test: .venv  ## the tests that need an NVIDIA GPU
-	$(PY) -m pytest -m gpu
+gpu-test: .venv  ## the tests that need an NVIDIA GPU, also under compute-sanitizer
+	$(PY) -m pytest -m gpu && $(PY) -m tools.compute_sanitizer
 
 bench: .venv  ## ours against what one would use instead: ratios, in one run each
 	$(PY) -m benchmarks --save && $(PY) -m tools.performance

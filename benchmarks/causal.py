@@ -29,8 +29,25 @@ GOALS = {
 
 
 def cases(device: str, *, quick: bool = False):
-    sizes = "quick" if quick else device
-    for b, c, t in SIZES[sizes]:
+    yield from dense_cases(device, peers, quick=quick)
+    for b, c, t in DEPTHWISE["quick" if quick else device]:
+        x = torch.randn(b, c, t, device=device)
+        kernel = torch.randn(c, t, device=device) / t
+        n = fft_length(2 * t - 1)
+        yield Case(
+            "causal_conv_depthwise",
+            f"({b}, {c}, {t})",
+            "float32",
+            lambda x=x, kernel=kernel: causal_conv_depthwise(x, kernel),
+            depthwise_peers(x, kernel),
+            flops=(c + 2 * b * c) * 2.5 * n * math.log2(n) + 8 * b * c * (n // 2 + 1),
+            bytes=4 * t * (2 * b * c + c),
+        )
+
+
+def dense_cases(device: str, peers, *, quick: bool = False, goals=GOALS):
+    """causal_conv at every size, against what `peers(x, kernel)` returns."""
+    for b, c, t in SIZES["quick" if quick else device]:
         x = torch.randn(b, c, t, device=device)
         kernel = torch.randn(c, c, t, device=device) / t
         n = fft_length(2 * t - 1)
@@ -43,20 +60,7 @@ def cases(device: str, *, quick: bool = False):
             peers(x, kernel),
             flops=transforms + 8 * b * c * c * (n // 2 + 1),
             bytes=4 * t * (2 * b * c + c * c),
-            goal=GOALS.get((b, c, t), ""),
-        )
-    for b, c, t in DEPTHWISE[sizes]:
-        x = torch.randn(b, c, t, device=device)
-        kernel = torch.randn(c, t, device=device) / t
-        n = fft_length(2 * t - 1)
-        yield Case(
-            "causal_conv_depthwise",
-            f"({b}, {c}, {t})",
-            "float32",
-            lambda x=x, kernel=kernel: causal_conv_depthwise(x, kernel),
-            depthwise_peers(x, kernel),
-            flops=(c + 2 * b * c) * 2.5 * n * math.log2(n) + 8 * b * c * (n // 2 + 1),
-            bytes=4 * t * (2 * b * c + c),
+            goal=goals.get((b, c, t), ""),
         )
 
 
@@ -72,33 +76,11 @@ def published(x, kernel):
 
 
 def peers(x, kernel) -> dict:
-    ways = {"published formulation": lambda: published(x, kernel)}
-    late, taps = _late(x), kernel.flip(-1)
-    if x.shape[-1] <= 1000:
-        ways["torch conv1d"] = lambda: torch.nn.functional.conv1d(late, taps)
-    if peer := library("fft_conv_pytorch"):
-        ways["fft-conv-pytorch"] = lambda: peer.fft_conv(_late(x), taps)
-    if (jax := library("jax")) and not x.is_cuda:
-        ways["jax fft, einsum"] = _jax(jax, x, kernel)
-    return ways
+    return {"published formulation": lambda: published(x, kernel)}
 
 
-def _jax(jax, x, kernel):
-    n, t = fft_length(2 * x.shape[-1] - 1), x.shape[-1]
-    numpy = jax.numpy
-
-    @jax.jit
-    def run(x, kernel):
-        product = numpy.einsum(
-            "bif,oif->bof", numpy.fft.rfft(x, n), numpy.fft.rfft(kernel, n)
-        )
-        return numpy.fft.irfft(product, n)[..., :t]
-
-    x, kernel = numpy.asarray(x.numpy()), numpy.asarray(kernel.numpy())
-    return lambda: torch.from_dlpack(run(x, kernel))
-
-
-def _late(x):
+def late(x):
+    """x behind as many zeros as the kernel's past needs."""
     return torch.nn.functional.pad(x, (x.shape[-1] - 1, 0))
 
 

@@ -1,49 +1,63 @@
 """Correlation of two real matrices on a CPU, as products with banded matrices.
 
-Row strips of the image are stacked: 8 rows of outputs need 8 + h - 1 rows of pixels. For
-each column b of the kernel, the strip shifted by b is multiplied by the 8 x (8 + h - 1)
-matrix whose row r holds w[0, b], ..., w[h - 1, b] from place r on. Most of it is zeros,
-(8 + h - 1) / h products instead of one, but a matrix product runs near the peak of
-the processor, where torch's convolution of one channel does not come close, and least of
-all in float64.
+The image is cut into strips: 16 rows of outputs need 16 + h - 1 rows of pixels. For
+each column b of the kernel, the strips shifted by b are multiplied by a 16 x (16 + h -
+1) matrix whose row r holds w[0, b], ..., w[h - 1, b] from place r on. Most of its
+entries are zeros, (16 + h - 1) / h products instead of one. But a product of matrices
+runs near the processor's peak, and torch's convolution of one channel does not, least
+in float64.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_STRIP = 8  # rows of outputs: more multiply zeros, fewer do not fill a product
-_GROUP = 8  # strips at a time: they stay in the cache through all columns
+_STRIP = 16  # rows of outputs: more multiply zeros, fewer do not fill a product
+_GROUP = 4  # strips at a time, which stay in the cache through all columns
+# Products from which that is faster than torch's convolution: the calls cost 50 us
+_WORTHWHILE = 1 << 19
 
 
-def correlate(x: Tensor, w: Tensor, top: int, left: int, rows: int, columns: int):
+def worthwhile(products: int) -> bool:
+    """Whether so many products take longer in torch's own convolution. Chapter 1."""
+    return products > _WORTHWHILE
+
+
+def correlate(
+    x: Tensor, w: Tensor, top: int, left: int, rows: int, columns: int
+) -> Tensor:
     """y[i, j] = sum_ab w[a, b] x[i + a - top, j + b - left], x = 0 outside.
 
-    Chapter 1, eq. (1.4); the private core of `correlate2d` on a CPU, and of its
-    gradients, which are this again with other sizes.
+    Chapter 1, eq. (1.4). x (H, W) and w (h, k), float32 or float64, on a CPU; returns
+    (rows, columns).
+    """
+    few = rows * columns < w.numel()
+    spare = -(len(w) if few else rows) % _STRIP  # rows that fill the last strip
+    x = padded(x, w, top, left, rows + spare, columns)
+    return (_few_outputs if few else _few_taps)(x, w, rows, columns)
 
-    Returns y (rows, columns) and the name of the way taken.
+
+def padded(
+    x: Tensor, w: Tensor, top: int, left: int, rows: int, columns: int
+) -> Tensor:
+    """The part of x, with zeros around it, whose "valid" correlation with w is y.
+
+    Chapter 1.
     """
     (H, W), (h, k) = x.shape, w.shape
     bottom, right = rows + h - 1 - top - H, columns + k - 1 - left - W
-    x = F.pad(x, (left, right, top, bottom))  # a negative pad crops
-    if h * k * rows * columns <= _FEW[x.dtype]:
-        return F.conv2d(x[None, None], w[None, None])[0, 0], "conv2d"
-    if rows * columns < h * k:
-        return _few_outputs(x, w, rows, columns), "banded products, transposed"
-    return _few_taps(x, w, rows, columns), "banded products"
-
-
-# Products below which the calls cost more than the sums
-_FEW = {torch.float32: 1 << 17, torch.float64: 1 << 13}
+    pad = (left, right, top, bottom)
+    return F.pad(x, pad) if any(pad) else x  # a negative pad crops
 
 
 def _few_taps(x: Tensor, w: Tensor, rows: int, columns: int) -> Tensor:
     h, k = w.shape
-    strips = _strips(x, h, rows)  # (n, 8 + h - 1, W)
+    strips = _strips(x, _STRIP + h - 1)  # (n, 16 + h - 1, W)
     band = w.new_zeros(k, _STRIP, _STRIP + h - 1)
     for r in range(_STRIP):
         band[:, r, r : r + h] = w.T
+    if x.dtype == torch.float32:  # where oneDNN has all these products as one call
+        return F.conv1d(strips, band.permute(1, 2, 0)).view(-1, columns)[:rows]
     y = x.new_empty(len(strips), _STRIP, columns)
     for n in range(0, len(strips), _GROUP):
         some, out = strips[n : n + _GROUP], y[n : n + _GROUP]
@@ -55,11 +69,10 @@ def _few_taps(x: Tensor, w: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def _few_outputs(x: Tensor, w: Tensor, rows: int, columns: int) -> Tensor:
-    """The same sums with x's strips on the other side: strips of w, and of rows."""
+    """The same sums as products of strips of x with strips of w."""
     h, k = w.shape
-    short = -h % _STRIP
-    w = F.pad(w, (0, 0, 0, short)).unflatten(0, (-1, _STRIP))  # (n, 8, k)
-    strips = _strips(x, rows, h)  # (n, 8 + rows - 1, W)
+    w = F.pad(w, (0, 0, 0, -h % _STRIP)).unflatten(0, (-1, _STRIP))  # (n, 16, k)
+    strips = _strips(x, _STRIP + rows - 1)  # (n, 16 + rows - 1, W)
     y = x.new_empty(rows, columns)
     for b in range(columns):
         # entry (p, r) holds all products of image row p and kernel row r of a strip
@@ -70,8 +83,6 @@ def _few_outputs(x: Tensor, w: Tensor, rows: int, columns: int) -> Tensor:
     return y
 
 
-def _strips(x: Tensor, h: int, rows: int) -> Tensor:
-    """(n, 8 + h - 1, W): the rows that each 8 of `rows` rows of outputs need."""
-    short = -rows % _STRIP
-    x = F.pad(x, (0, 0, 0, short)) if short else x
-    return x.unfold(0, _STRIP + h - 1, _STRIP).transpose(1, 2)
+def _strips(x: Tensor, height: int) -> Tensor:
+    """(n, height, W): rows 0 ... height - 1, 16 ... 16 + height - 1, and so on."""
+    return x.unfold(0, height, _STRIP).transpose(1, 2)

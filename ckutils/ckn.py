@@ -248,7 +248,8 @@ class CKNLayer(nn.Module):
             2 s + 1 taps exp(-t^2 / s^2) of sum 1, over zeros beyond the border.
         padding: zeros around the maps, an int or one an axis.
         eps, method: of inverse_sqrt.
-    Raises ValueError outside of these ranges.
+    Raises ValueError outside of these ranges. On a GPU with CuPy, ckn_layer.cu does
+        what follows the matrix product, for a kappa of KERNELS; `route` says so.
 
     >>> layer = CKNLayer(1, 4, 3, subsampling=2, padding=1)
     >>> layer(torch.ones(5, 1, 28, 28)).shape

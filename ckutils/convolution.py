@@ -27,7 +27,7 @@ from ckutils.arithmetic import (
 )
 from ckutils.checks import check_float, check_int, check_ndim, check_same, per_axis
 from ckutils.columns import col2im, im2col
-from ckutils.correlation import correlate2d
+from ckutils.correlation import correlate2d, correlate2d_route
 from ckutils.padding import extend, pad
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "conv_transpose",
     "conv_transpose_ref",
     "correlate2d",
+    "correlate2d_route",
     "im2col",
     "pad",
 ]

@@ -22,6 +22,7 @@ from ckutils.scan import (
     geometric_spectrum,
     linear_recurrence,
     linear_recurrence_ref,
+    linear_recurrence_route,
     powers,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
     "geometric_spectrum",
     "linear_recurrence",
     "linear_recurrence_ref",
+    "linear_recurrence_route",
     "lru_conv",
     "lru_kernel",
     "lru_loop",

@@ -10,12 +10,21 @@ import torch
 from torch import Tensor
 
 from ckutils.checks import check_choice, check_int
+from ckutils.cuda.linear_recurrence import recurrence_op
+from ckutils.cuda.spectral import has_kernels
 from ckutils.fftconv import fft_length
 
-__all__ = ["geometric_spectrum", "linear_recurrence", "linear_recurrence_ref", "powers"]
+__all__ = [
+    "geometric_spectrum",
+    "linear_recurrence",
+    "linear_recurrence_ref",
+    "linear_recurrence_route",
+    "powers",
+]
 
 _BLOCK = 32  # steps that follow one another in a block; the blocks run side by side
-_DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+_COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+_REAL = {**{real: real for real in _COMPLEX}, **{v: k for k, v in _COMPLEX.items()}}
 
 
 def linear_recurrence(
@@ -35,11 +44,12 @@ def linear_recurrence(
             axes of all three broadcast.
         method: "loop" is the definition; "scan" runs blocks side by side and serves any
             coefficients; "fft" convolves with a^t and needs constant coefficients with
-            |a| <= 1; "cuda" asks for a compiled GPU kernel; "auto" is the scan.
+            |a| <= 1; "cuda" is the scan as one GPU kernel; "auto" is that on a GPU with
+            CuPy, else the scan: `linear_recurrence_route` says which.
     Returns h (..., t). All methods are differentiable in `a`, `b` and `initial`, any
         number of times; the scan's reverse pass is again a scan and stores only h.
     Raises ValueError for shapes, dtypes or devices that do not fit, or "fft" with
-        coefficients that change or grow; RuntimeError for "cuda".
+        coefficients that change or grow, or "cuda" without a GPU.
     Accuracy: loop and scan |error| <= about 2 t eps max|h| for |a| <= 1 (nothing is
         divided); fft about eps log2(t) |b| |a^t| at every t, so a quiet tail after a
         loud start keeps few digits. Cost: loop t steps one after the other; scan about
@@ -55,7 +65,7 @@ def linear_recurrence(
     a, b, initial = _prepare(a, b, initial)
     if b.numel() == 0:
         return b.clone()
-    return _METHODS["scan" if method == "auto" else method](a, b, initial)
+    return _METHODS[_method(b, method)](a, b, initial)
 
 
 def linear_recurrence_ref(
@@ -74,14 +84,14 @@ def _prepare(a: Tensor, b: Tensor, initial: Tensor | None):
     """One dtype; b (*batch, t) and initial (*batch,) at full shape, a broadcastable."""
     named = {"a": a, "b": b} | ({} if initial is None else {"initial": initial})
     for name, value in named.items():
-        if not isinstance(value, Tensor) or value.dtype not in _DTYPES:
+        if not isinstance(value, Tensor) or value.dtype not in _REAL:
             got = value.dtype if isinstance(value, Tensor) else type(value)
             raise ValueError(
                 f"{name} must be a float32, float64, complex64 or complex128 tensor, "
                 f"got {got}"
             )
     for name, value in named.items():
-        if value.dtype.to_real() != b.dtype.to_real() or value.device != b.device:
+        if _REAL[value.dtype] != _REAL[b.dtype] or value.device != b.device:
             raise ValueError(
                 f"{name} must have the precision and device of b, {b.dtype} on "
                 f"{b.device}, got {value.dtype} on {value.device}"
@@ -96,7 +106,7 @@ def _prepare(a: Tensor, b: Tensor, initial: Tensor | None):
         )
     batch = _batch(a, b, initial)
     complex_any = any(value.is_complex() for value in named.values())
-    dtype = b.dtype.to_complex() if complex_any else b.dtype
+    dtype = _COMPLEX[_REAL[b.dtype]] if complex_any else b.dtype
     b = b.to(dtype).expand(*batch, b.shape[-1])
     start = b.new_zeros(batch) if initial is None else initial.to(dtype).expand(batch)
     a = a.reshape(*(1,) * (b.ndim - a.ndim), *a.shape)
@@ -298,11 +308,49 @@ _FFT = {False: (torch.fft.rfft, torch.fft.irfft), True: (torch.fft.fft, torch.ff
 # Which method --------------------------------------------------------------------
 
 
+def linear_recurrence_route(
+    a: Tensor, b: Tensor, *, initial: Tensor | None = None, method: str = "auto"
+) -> str:
+    """The way that `linear_recurrence` takes with these arguments.
+
+    Chapter 4, section 4.9: "loop", "scan", "fft", or "linear_recurrence.cu", the scan
+    as one GPU kernel. Args and raises: as `linear_recurrence`.
+
+    >>> linear_recurrence_route(torch.tensor([2.0]), torch.tensor([1.0, 1.0]))
+    'scan'
+    """
+    check_choice(("auto", *_METHODS), method=method)
+    _, b, _ = _prepare(a, b, initial)
+    return {"cuda": "linear_recurrence.cu"}.get(_method(b, method), _method(b, method))
+
+
+def _method(b: Tensor, method: str) -> str:
+    if method == "auto":
+        return "cuda" if has_kernels(b) else "scan"
+    return method
+
+
 def _on_cuda(a: Tensor, b: Tensor, initial: Tensor) -> Tensor:
-    raise RuntimeError(
-        "method 'cuda' needs a compiled kernel, which this version of ckutils does not "
-        "have; 'scan' runs on the GPU when its inputs are there"
+    if not (b.is_cuda or has_kernels(b)):
+        raise ValueError(
+            f"method 'cuda' needs tensors on a GPU, got b on {b.device}; within "
+            "ckutils.cuda.standin.cupy_on_cpu() the kernel's text runs on a CPU"
+        )
+    rows = b.numel() // b.shape[-1]
+    if any(size == 1 for size in a.shape[:-1]):
+        a = _without_repeats(a, b)
+    h = recurrence_op(
+        a.reshape(-1, a.shape[-1]), b.reshape(rows, -1), initial.reshape(rows), False
     )
+    return h.view(b.shape)
+
+
+def _without_repeats(a: Tensor, b: Tensor) -> Tensor:
+    """a with the batch axes of b but for leading ones, which the kernel repeats."""
+    while a.ndim > 1 and a.shape[0] == 1:
+        a = a[0]
+    batch = b.shape[b.ndim - a.ndim : -1]
+    return a.expand(*batch, a.shape[-1])
 
 
 _METHODS = {"loop": _loop, "scan": _Scan.apply, "fft": _by_fft, "cuda": _on_cuda}

@@ -23,6 +23,7 @@ from ckutils.cuda import (
 )
 from ckutils.cuda.limits import DYNAMIC_SHARED, check_launch
 from ckutils.cuda.standin import cupy_on_cpu
+from tools import compute_sanitizer
 
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None, reason="the emulator needs g++, which is not installed"
@@ -52,7 +53,7 @@ first(
     double *const y, COUNT n, wide offset,
     unsigned char flag)
 { const char* url = "http://not.a.comment"; }
-extern "C" __global__ __launch_bounds__(32, 4) void second() {}
+extern "C" __global__ __launch_bounds__((32), sizeof(int)) void second() {}
 """
     assert parse_signatures(text) == {
         "first": (
@@ -336,6 +337,37 @@ def test_importing_the_package_needs_neither_cupy_nor_a_compiler():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# compute-sanitizer -----------------------------------------------------------------
+
+
+def test_compute_sanitizer_runs_both_tools_and_passes_on_a_finding(
+    tmp_path, monkeypatch
+):
+    """A script that notes its arguments in the place of NVIDIA's tool."""
+    fake, log = tmp_path / "compute-sanitizer", tmp_path / "log"
+    fake.write_text(f'#!/bin/sh\necho "$PYTORCH_NO_CUDA_MEMORY_CACHING $*" >> {log}\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert compute_sanitizer.main() == 0
+    lines = log.read_text().splitlines()
+    for tool, line in zip(("memcheck", "racecheck"), lines, strict=True):
+        assert line.startswith(f"1 --tool {tool} --error-exitcode 9 ")
+        assert "-m pytest -m gpu" in line
+    fake.write_text("#!/bin/sh\nexit 9\n")
+    assert compute_sanitizer.main() == 9
+
+
+def test_without_a_gpu_or_the_tool_it_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert compute_sanitizer.main() == 0
+    assert "skipped: no GPU" in capsys.readouterr().out
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert compute_sanitizer.main() == 0
+    assert "skipped: compute-sanitizer, a part" in capsys.readouterr().out
 
 
 # On a GPU --------------------------------------------------------------------------

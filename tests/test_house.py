@@ -77,7 +77,11 @@ def test_the_wheel_carries_the_data(tmp_path):
     listed = run(sys.executable, "-m", "zipfile", "-l", str(wheel)).stdout
     data = ROOT / "ckutils" / "datasets" / "data"
     pages = ROOT / "ckutils" / "widgets" / "static"
-    for file in [*data.rglob("*"), *pages.iterdir(), *(ROOT / "ckutils").rglob("*.py")]:
+    cuda = ROOT / "ckutils" / "cuda"
+    kernels = [*cuda.glob("*.cu"), *(cuda / "host").iterdir()]
+    assert len(kernels) > 8
+    modules = (ROOT / "ckutils").rglob("*.py")
+    for file in [*data.rglob("*"), *pages.iterdir(), *kernels, *modules]:
         if file.is_file():
             assert str(file.relative_to(ROOT)) in listed
 

@@ -134,10 +134,81 @@ def test_cells_by_hand():
 def test_a_section_by_hand(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps(example(test=0.5)))
     text = reproductions.page(tmp_path)
-    assert "|  | test accuracy | seeds | CPU seconds |\n" in text
+    assert "| run | test accuracy | seeds | CPU seconds |\n" in text
     assert "| a \\| b | 50.00 % | 1 | 3 |\n" in text
     assert "1 minutes on the clock" in text
     chosen = example(test=0.5)
     chosen["cases"]["a / seed 0"]["label"] = "choice of y"
     (tmp_path / "x.json").write_text(json.dumps(chosen))
-    assert "|  | held-out accuracy | seeds |" in reproductions.page(tmp_path)
+    assert "| run | held-out accuracy | seeds |" in reproductions.page(tmp_path)
+
+
+# What the chapters quote -------------------------------------------------------------
+
+COPY = "copy, T = {}: {}"
+QUOTES = {  # a sentence with places, and the results that stand in them
+    "03": {
+        r"the CKCNN needs (.*?) steps at \$T = 100\$ and (.*?) at \$T = 200\$": [
+            ("memory", COPY.format(t, "CKCNN"), "steps to solve") for t in (100, 200)
+        ],
+        r"a TCN (\d+) and (\d+), a linear": [
+            ("memory", COPY.format(t, "TCN"), "steps to solve") for t in (100, 200)
+        ],
+        r"unit \(chapter 4\) (\d+) and (\d+);": [
+            ("memory", COPY.format(t, "LRU"), "steps to solve") for t in (100, 200)
+        ],
+        r"the GRU needs (\d+) steps at \$T = 100\$ and a TCN (\d+)": [
+            ("memory", f"adding, T = 100: {rival}", "steps to solve")
+            for rival in ("GRU", "TCN")
+        ],
+        r"one of 20 channels needs (\d+)": [
+            ("memory", "adding, T = 100: CKCNN, 20 channels", "steps to solve")
+        ],
+        r"give (\S+) % on sequential MNIST, (\S+) % on permuted MNIST and (\S+) % on": [
+            ("released_ckcnn", f"{task}, 30 channels", "test")
+            for task in ("sequential MNIST", "permuted MNIST", "sequential CIFAR-10")
+        ],
+    },
+    "05": {
+        r"without labels, (\S+) to (\S+) % on": [
+            ("ckn_fashion", "CKN 16-32 without labels, 60000 images", "test")
+        ],
+        r"with labels, (\S+) to (\S+) %\.": [
+            ("ckn_fashion", "CNN 16-32, 60000 images", "test")
+        ],
+        r"they are level: (\S+) to (\S+) % against": [
+            ("ckn_fashion", "CKN 16-32 without labels, 1000 images", "test")
+        ],
+        r"against (\S+) to (\S+) %": [
+            ("ckn_fashion", "CNN 16-32, 1000 images", "test")
+        ],
+        r"64 and 256 give (\S+) %": [
+            ("ckn_fashion", "CKN 64-256 without labels, 60000 images", "test")
+        ],
+        r"that network reaches (\S+) %": [
+            ("ckn_cifar", "unsupervised, 64-256", "test")
+        ],
+    },
+}
+
+
+def results(experiment: str, label: str, key: str) -> list[float]:
+    record = json.loads((FOLDER / f"{experiment}.json").read_text())
+    cases = [c for c in record["cases"].values() if c["label"] == label]
+    return sorted(case["results"][key] for case in cases)
+
+
+@pytest.mark.parametrize("chapter", QUOTES)
+def test_a_chapter_quotes_what_was_measured(chapter):
+    (path,) = (ROOT / "notebooks").glob(f"{chapter}_*.py")
+    text = path.read_text(encoding="utf-8")
+    for sentence, sources in QUOTES[chapter].items():
+        (found,) = re.findall(sentence, text)
+        numbers = [found] if isinstance(found, str) else found
+        values = [value for source in sources for value in results(*source)]
+        if len(values) > len(numbers):  # a range over seeds
+            values = [values[0], values[-1]]
+        for number, value in zip(numbers, values, strict=True):
+            scale = 1 if value > 1 else 100
+            digits = len(number.partition(".")[2])
+            assert number == f"{scale * value:.{digits}f}", (sentence, value)

@@ -63,7 +63,7 @@ def first_screen() -> list[str]:
     lines = [
         "## What surprised us most",
         "",
-        "| | what is said or done | what is true | shown |",
+        "| no. | what is said or done | what is true | shown |",
         "|---|---|---|---|",
     ]
     for number, entry in enumerate(surprises(), start=1):
@@ -97,7 +97,7 @@ def page() -> str:
         "Every statement of the notes that had to be corrected, or that does not hold,",
         "in our words.",
         "",
-        "| | statement | what is true | shown |",
+        "| id | statement | what is true | shown |",
         "|---|---|---|---|",
     ]
     for row in wrong:
@@ -113,7 +113,7 @@ def page() -> str:
             "",
             f"## {title}",
             "",
-            "| | statement | verdict | shown |",
+            "| id | statement | verdict | shown |",
             "|---|---|---|---|",
         ]
         for row in part:

@@ -34,7 +34,7 @@ def page() -> str:
     pages = sections.chapters()
     lines = [
         TOP,
-        "| | meaning | shape or range | in code | the field's word | chapter |",
+        "| letter | meaning | shape or range | in code | the field's word | chapter |",
     ]
     lines.append("|---|---|---|---|---|---|")
     for row in rows():

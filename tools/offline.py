@@ -3,16 +3,18 @@
 The site carries its own MathJax: this copies the parts of MathJax 3 that the book uses
 out of the wheel of `sphinx-mathjax-offline` (24 MB): the TeX to CommonHTML bundle,
 its fonts and the TeX extensions that it loads on demand, together 2 MB.
-It also leaves out a script that would ask the network, names the sidebar for screen
-readers, and shows docstrings as written.
+It also leaves out a script that would ask the network, mends what keeps a reader
+without a mouse or with a slow line away, and shows docstrings as written.
 """
 
 import re
 from importlib.metadata import files
+from io import BytesIO
 from pathlib import Path
 
 import sections  # beside this file, which Sphinx loads by its folder
 from docutils.nodes import make_id
+from PIL import Image
 from sphinx.errors import ExtensionError
 from sphinx.util.fileutil import copy_asset
 
@@ -37,15 +39,42 @@ def copy_mathjax(app, exception) -> None:
             copy_asset(str(mathjax_folder() / part), str(target / place))
 
 
-def name_sidebar(app, exception) -> None:
-    """Make the sidebar, logo and search included, a landmark for screen readers."""
+SIDEBAR = '<div id="pst-primary-sidebar" '
+MENDED = (  # pattern, what stands there instead
+    # the sidebar, with logo and search, is a landmark for screen readers
+    (SIDEBAR + "(?!role)", SIDEBAR + 'role="complementary" aria-label="Book" '),
+    # a table that scrolls can be reached by the keyboard
+    ("<table (?!tabindex)", '<table tabindex="0" '),
+    # a role that browsers have given up
+    ('role="doc-biblioentry"', 'role="listitem"'),
+    # a blank in code has no colour; without its tags a chapter is a tenth lighter
+    (r'<span class="w">([^<]*)</span>', r"\1"),
+)
+
+
+def mend(app, exception) -> None:
+    """Mend every page where the theme is less than accessible, or heavy."""
     if exception is None and app.builder.format == "html":
-        plain = '<div id="pst-primary-sidebar" '
-        named = f'{plain}role="complementary" aria-label="Book" '
         for page in Path(app.outdir).rglob("*.html"):
-            text = page.read_text(encoding="utf-8")
-            if plain in text and named not in text:
-                page.write_text(text.replace(plain, named), encoding="utf-8")
+            old = text = page.read_text(encoding="utf-8")
+            for pattern, better in MENDED:
+                text = re.sub(pattern, better, text)
+            if text != old:
+                page.write_text(text, encoding="utf-8")
+
+
+def slim(app, exception) -> None:
+    """Write every figure again, without loss, in as few bytes as Pillow can."""
+    if exception is None and app.builder.format == "html":
+        for path in (Path(app.outdir) / "_images").glob("*.png"):
+            with Image.open(path) as picture:
+                plain = picture.convert("RGBA")
+            if plain.getchannel("A").getextrema() == (255, 255):
+                plain = plain.convert("RGB")
+            packed = BytesIO()
+            plain.save(packed, "PNG", optimize=True)
+            if packed.tell() < path.stat().st_size:
+                path.write_bytes(packed.getvalue())
 
 
 def drop_thebe(app, page, template, context, doctree) -> None:
@@ -85,7 +114,8 @@ def as_written(app, what, name, obj, options, lines: list[str]) -> None:
 def setup(app):
     app.connect("autodoc-process-docstring", as_written)
     app.connect("build-finished", copy_mathjax)
-    app.connect("build-finished", name_sidebar)
+    app.connect("build-finished", mend)
+    app.connect("build-finished", slim)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.config.mathjax_path = "mathjax/tex-chtml.js"
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -5,24 +5,26 @@ GPU. Seconds of a CPU are not printed: what carries over to another machine is t
 of two things timed in one run, and the share of what that machine could do at most.
 """
 
+import functools
 import json
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "book" / "_data" / "benchmarks"
+KERNELS = ROOT / "book" / "_data" / "kernels.json"
 PAGE = ROOT / "book" / "performance.md"
 TEMPLATE = ROOT / "tools" / "performance.md"
 FIGURE = ROOT / "book" / "_static" / "roofline.svg"
 
 
 def runs() -> dict[str, dict]:
-    """The stored runs by file name; kernels.json is not one."""
-    files = (path for path in sorted(FOLDER.glob("*.json")) if path.stem != "kernels")
+    """The stored runs by file name."""
+    files = sorted(FOLDER.glob("*.json"))
     return {path.stem: json.loads(path.read_text()) for path in files}
 
 
 def share(rate: float, ceiling: float) -> str:
-    return f"{100 * rate / ceiling:.3g} %"
+    return f"{100 * rate / ceiling:.2g} %"
 
 
 def roof(run: dict, flop_per_byte: float) -> float:
@@ -31,25 +33,30 @@ def roof(run: dict, flop_per_byte: float) -> float:
 
 
 def table(run: dict) -> list[str]:
-    """One line a comparison; a row's own columns stand in its first line."""
-    lines = [
-        "| operation | size | type | flops a byte | share of the roof | against "
-        "| ratio | middle half |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in run["rows"]:
-        reach = share(row["gflop_per_s"], roof(run, row["flop_per_byte"]))
-        first = (
-            f"| `{row['operation']}` | {row['size']} | {row['dtype']} "
-            f"| {row['flop_per_byte']:.3g} | {reach} "
-        )
-        for name, peer in row["peers"].items():
-            low, high = peer["low"], peer["high"]
-            lines.append(
-                f"{first}| {name} | {peer['ratio']:.2g} | {low:.2g} to {high:.2g} |"
-            )
-            first = "| | | | | "
+    """One table an operation, one line a size, all other ways in its last column."""
+    lines, names = [], dict.fromkeys(row["operation"] for row in run["rows"])
+    for name in names:
+        lines += [
+            f"### {name}",
+            "",
+            "| size | flop a byte | of the roof | times our time (middle half) |",
+            "|---|--:|--:|---|",
+        ]
+        rows = [row for row in run["rows"] if row["operation"] == name]
+        lines += [*map(functools.partial(line, run), rows), ""]
+        goals = dict.fromkeys(f"{r['size']} {r['goal']}" for r in rows if r["goal"])
+        lines += [f"Goals: {'; '.join(goals)}.", ""] if goals else []
     return lines
+
+
+def line(run: dict, row: dict) -> str:
+    others = "; ".join(
+        f"{name} **{peer['ratio']:.2g}** ({peer['low']:.2g} to {peer['high']:.2g})"
+        for name, peer in row["peers"].items()
+    )
+    reach = share(row["gflop_per_s"], roof(run, row["flop_per_byte"]))
+    size = f"{row['size']}, {row['dtype']}"
+    return f"| {size} | {row['flop_per_byte']:.3g} | {reach} | {others} |"
 
 
 def section(name: str, run: dict) -> list[str]:
@@ -70,8 +77,6 @@ def section(name: str, run: dict) -> list[str]:
         "longer the other way took.",
         "",
         *table(run),
-        "",
-        *goals(run),
     ]
 
 
@@ -79,39 +84,28 @@ def machine_balance(run: dict) -> float:
     return run["product_gflop_per_s"] / run["copy_gb_per_s"]
 
 
-def goals(run: dict) -> list[str]:
-    """What a row was meant to reach, as a list below the table."""
-    rows = [row for row in run["rows"] if row["goal"]]
-    lines = [
-        f"* `{r['operation']}` {r['size']}, {r['dtype']}: {r['goal']}" for r in rows
-    ]
-    return (
-        ["The goals that were set before measuring:", "", *lines, ""] if lines else []
-    )
-
-
 def kernels() -> list[str]:
     """Registers and shared memory of each kernel, as the compiler reports them."""
-    path = FOLDER / "kernels.json"
-    if not path.exists():
-        return []
-    stored = json.loads(path.read_text())
+    stored = json.loads(KERNELS.read_text())
+    place = {name: i for i, name in enumerate(stored["columns"])}
+    columns = [name for name in stored["rows"][0] if name.startswith("sm_")]
     lines = [
         "### What the kernels ask of a card",
         "",
-        f"As {stored['compiler']} reports it. No kernel spills registers to memory; a "
-        "test fails if one does.",
+        f"Registers a thread, as {stored['compiler']} reports them, and bytes of "
+        "static shared memory a block. None spills to memory; a test compiles all "
+        "of them anew and compares.",
         "",
-        "| kernel | constants | "
-        + " | ".join(f"sm_{a}" for a in stored["architectures"])
-        + " | shared memory, bytes |",
-        "|---|---|" + "---|" * len(stored["architectures"]) + "---|",
+        f"| kernel | constants | {' | '.join(columns)} | shared |",
+        "|---|---|" + "--:|" * (len(columns) + 1),
     ]
-    for row in stored["kernels"]:
-        registers = " | ".join(str(n) for n in row["registers"])
+    for row in stored["rows"]:
+        needs = [row[name] for name in columns]
+        registers = " | ".join(str(need[place["registers"]]) for need in needs)
+        shared = max(need[place["shared"]] for need in needs)
         which = f"| `{row['kernel']}` | {row['constants']}"
-        lines.append(f"{which} | {registers} | {row['shared']} |")
-    return [*lines, "", "Numbers under an architecture are registers a thread.", ""]
+        lines.append(f"{which} | {registers} | {shared} |")
+    return [*lines, ""]
 
 
 def page() -> str:

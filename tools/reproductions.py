@@ -102,7 +102,7 @@ def table(groups: dict[str, list[dict]], choice: bool) -> list[str]:
         "ended": any("stopped" in c for g in groups.values() for c in g),
     }
     heads = [
-        "",
+        "run",
         *(_head(key, choice) for key in keys),
         *(k for k, v in more.items() if v),
     ]

@@ -141,6 +141,15 @@ def _nvrtc() -> ctypes.CDLL:
     return library
 
 
+def nvrtc_version() -> str:
+    """As "NVRTC 12.8"; empty where there is none. All chapters."""
+    if _nvrtc_library() is None:
+        return ""
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _call("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
+    return f"NVRTC {major.value}.{minor.value}"
+
+
 def _call(name: str, *arguments) -> None:
     library = _nvrtc()
     status = getattr(library, name)(*arguments)

@@ -1,10 +1,10 @@
-// y[i, j] = sum_{a, b} w[a, b] x[i + a - top, j + b - left],  x = 0 outside    (eq. 1.4)
+// y[i, j] = sum_{a, b} w[a, b] x[i + a - top, j + b - left],  x = 0 outside  (eq. 1.4)
 //
 // x (H, W), w (KH, KW), y (OH, OW), all row after row. top = left = 0 is "valid", and
 // top = KH - 1, left = KW - 1 is "full". One equation, three kernels:
 //   correlate2d_naive  one thread an output, letter by letter
-//   correlate2d        many outputs of few taps: an image tile in shared memory, a block
-//                      of ROWS x 4 outputs a thread in registers
+//   correlate2d        many outputs of few taps: a tile of the image in shared memory,
+//                      ROWS x 4 outputs a thread in registers
 //   correlate2d_split  few outputs of many taps, as the gradient in w has: the taps are
 //                      split over the blocks, their sums are added by the caller
 //
@@ -12,7 +12,7 @@
 //   REAL    float, or double
 //   KH, KW  the size of w
 //   PH, PW  how much of w a tile serves; what is larger goes piece by piece
-//   CHUNK   rows of taps that are unrolled together, CHUNK PW <= 64: 64 registers
+//   CHUNK   rows of taps that are unrolled together: CHUNK PW fills up to 64 registers
 //   ROWS, WARPS  rows of outputs a thread, and warps a block
 // Checked by the caller: dtype, contiguity, sizes >= 1, the shared memory below 48 KiB.
 #ifndef KH
@@ -99,9 +99,10 @@ __device__ __forceinline__ void fill(
     Quad* to, const REAL* x, int lane, int i, int j, int H, int W)
 {
     REAL* row = to->v;
-    REAL got[(4 * PITCH + 31) / 32];       // all on their way before the first is put down
+    REAL got[(4 * PITCH + 31) / 32];       // all on their way before one is put down
 #pragma unroll
-    for (int n = 0; n < 4 * PITCH; n += 32) got[n / 32] = pixel(x, i, j + n + lane, H, W);
+    for (int n = 0; n < 4 * PITCH; n += 32)
+        got[n / 32] = pixel(x, i, j + n + lane, H, W);
 #pragma unroll
     for (int n = 0; n < 4 * PITCH; n += 32)
         if (n + lane < 4 * PITCH) row[n + lane] = got[n / 32];
@@ -110,7 +111,8 @@ __device__ __forceinline__ void fill(
 // A warp's outputs by way of its own rows of the tile, so that neighbours, which hold
 // four outputs each, write neighbours.
 __device__ __forceinline__ void store(
-    const REAL (&sum)[ROWS][4], Quad* mine, REAL* y, int lane, int i, int j, int OH, int OW)
+    const REAL (&sum)[ROWS][4], Quad* mine, REAL* y,
+    int lane, int i, int j, int OH, int OW)
 {
 #pragma unroll
     for (int r = 0; r < ROWS; ++r)
@@ -119,10 +121,11 @@ __device__ __forceinline__ void store(
     __syncwarp();                          // all lanes have put theirs down
 #pragma unroll
     for (int r = 0; r < ROWS; ++r) {
-        const REAL* row = mine[r * PITCH].v;
+        const REAL* from = mine[r * PITCH].v + lane;
+        REAL* to = y + (long long)(i + r) * OW + j + lane;
 #pragma unroll
         for (int n = 0; n < ACROSS; n += 32)
-            if ((i + r < OH) & (j + n + lane < OW)) y[(long long)(i + r) * OW + j + n + lane] = row[n + lane];
+            if ((i + r < OH) & (j + n + lane < OW)) to[n] = from[n];
     }
 }
 
@@ -166,7 +169,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) correlate2d(
 // Launch   (OH ceil(OW / 8), parts) blocks of 256 threads
 // Memory   neighbours take neighbouring taps; 8 outputs beside one another share a tap
 // Cost     2 KH KW flops an output and 9/8 reads a product, from the caches
-// Index    p part, of `step` rows of taps; (i, j0) first output of the block; (a, b) tap
+// Index    p part, of `step` rows of taps; (i, j0) the block's first output; (a, b) tap
 extern "C" __global__ void __launch_bounds__(256) correlate2d_split(
     const REAL* __restrict__ x, const REAL* __restrict__ w, REAL* __restrict__ sums,
     int H, int W, int kh, int kw, int OH, int OW, int top, int left, int step)

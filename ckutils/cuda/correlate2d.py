@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ckutils import banded
-from ckutils.cuda.emulated import is_emulated
+from ckutils.checks import check_float, check_same
 from ckutils.cuda.launcher import kernel_module
 from ckutils.cuda.limits import STATIC_SHARED
-from ckutils.paths import took
+from ckutils.cuda.spectral import has_kernels
 
 REALS = {torch.float32: "float", torch.float64: "double"}
 _ROWS, _WARPS, _ACROSS = 8, 4, 128  # of correlate2d.cu: a block's outputs
@@ -67,14 +67,15 @@ def _split(kh, kw, rows, columns, real) -> Launch:
 def _tiled(kh, kw, rows, columns, real) -> Launch:
     """Pieces of the kernel of equal size, as large as a tile's shared memory allows.
 
-    A thread then keeps the taps of CHUNK rows in registers, up to 64 of them.
+    A thread then keeps the taps of CHUNK rows in registers, up to 64 of them in float
+    and 32 in double, which takes two registers a number.
     """
     size = {"float": 4, "double": 8}[real["REAL"]]
     pw = _even(kw, 16)
     row = 4 * (31 + (pw + 6) // 4)  # of the tile
     most = (STATIC_SHARED // size - (_TALL - 1) * row) // (row + pw)
     ph = _even(kh, most)
-    chunk = _even(ph, max(1, 64 // pw))
+    chunk = _even(ph, max(1, 256 // size // pw))
     constants = {**real, "KH": kh, "KW": kw, "PH": ph, "PW": pw, "CHUNK": chunk}
     blocks = -(-rows // _TALL) * -(-columns // _ACROSS)
     return Launch("correlate2d", constants, (blocks,), (32, _WARPS))
@@ -108,28 +109,30 @@ def run_kernel(x, w, top, left, rows, columns, *, kernel="auto", **how) -> Tenso
     y = x.new_empty(launch.parts, rows, columns)
     args = (x, w, y, *sizes, *place)
     module.launch(launch.kernel, launch.grid, launch.block, args, **how)
-    took("correlate2d", f"kernel {launch.kernel}")
     return y[0] if launch.parts == 1 else y.sum(0)
 
 
 # The operator ----------------------------------------------------------------------
 
 
-@torch.library.custom_op("ckutils::correlate2d", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("ckutils::correlate2d", mutates_args=())
 def correlate2d_op(
     x: Tensor, w: Tensor, top: int, left: int, rows: int, columns: int
 ) -> Tensor:
-    """y[i, j] = sum_ab w[a, b] x[i + a - top, j + b - left]: (rows, columns)."""
-    if is_emulated():
+    """y[i, j] = sum_ab w[a, b] x[i + a - top, j + b - left], x = 0 outside.
+
+    Chapter 1, eq. (1.4).
+
+    Args:
+        x: (H, W), w: (KH, KW), both float32 or both float64, on one device.
+        top, left: rows and columns of zeros in front of x; rows, columns: of y.
+    Returns (rows, columns), contiguous; differentiable any number of times.
+    """
+    check_float(x=x, w=w)
+    check_same(x=x, w=w)
+    if has_kernels(x):
         return run_kernel(x, w, top, left, rows, columns)
-    y, path = banded.correlate(x, w, top, left, rows, columns)
-    took("correlate2d", path)
-    return y
-
-
-@correlate2d_op.register_kernel("cuda")
-def _(x, w, top, left, rows, columns):
-    return run_kernel(x, w, top, left, rows, columns)
+    return banded.correlate(x, w, top, left, rows, columns)
 
 
 @correlate2d_op.register_fake

@@ -1,8 +1,8 @@
-// h_t = a_t h_{t-1} + b_t along the last axis, t = 0 ... T - 1                  (eq. 4.8)
+// h_t = a_t h_{t-1} + b_t along the last axis, t = 0 ... T - 1                (eq. 4.8)
 //
 // b and h are (rows, T); a is (a_rows, T), or (a_rows, 1) for a coefficient that does
 // not change, and row r of b takes row r % a_rows of a. `initial` (rows) is the state
-// before the first step. With reverse = 1 time runs from the end: h_t = a_t h_{t+1} + b_t.
+// before the first step. With reverse = 1 time runs backward: h_t = a_t h_{t+1} + b_t.
 //   linear_recurrence_naive     one thread a row, letter by letter
 //   linear_recurrence           one block a row: a scan of steps in registers
 //   linear_recurrence_backward  the gradients in a and b in one pass over a, h and g
@@ -38,7 +38,10 @@ __device__ __forceinline__ NUMBER from_lane_below(NUMBER p, int d)
 #else
 __device__ __forceinline__ NUMBER number(REAL x) { return x; }
 __device__ __forceinline__ NUMBER conjugate(NUMBER p) { return p; }
-__device__ __forceinline__ NUMBER madd(NUMBER p, NUMBER q, NUMBER r) { return p * q + r; }
+__device__ __forceinline__ NUMBER madd(NUMBER p, NUMBER q, NUMBER r)
+{
+    return p * q + r;
+}
 __device__ __forceinline__ NUMBER from_lane_below(NUMBER p, int d)
 {
     return __shfl_up_sync(~0u, p, d);
@@ -50,8 +53,8 @@ __device__ __forceinline__ Step then(Step first, Step second)
     return {madd(second.a, first.a, number(0)), madd(second.a, first.b, second.b)};
 }
 
-// A row of T numbers in the order of a scan: position 0 comes first. Packs lie at multiples
-// of 16 bytes, whatever T is, so the first begins `skew` numbers outside the row.
+// A row of T numbers in the order of a scan: position 0 comes first. Packs lie at
+// multiples of 16 bytes, whatever T is, so the first begins `skew` numbers outside.
 struct Row {
     int T, skew, reverse;
 
@@ -61,7 +64,8 @@ struct Row {
     __device__ bool whole(int t) const { return holds(t) & holds(t + VEC - 1); }
 
     // VEC numbers from position p on; what lies outside the row reads as `outside`
-    __device__ Pack load(const NUMBER* row, int p, NUMBER outside, bool one, bool aligned) const
+    __device__ Pack load(
+        const NUMBER* row, int p, NUMBER outside, bool one, bool aligned) const
     {
         Pack x;
         const int t = start(p);
@@ -94,9 +98,9 @@ __device__ __forceinline__ Row row_of(long long row, int T, int reverse)
 // Positions that a scan passes: the same in all rows, so that all meet at its barriers.
 __device__ __forceinline__ int span(int T) { return T % VEC ? T + VEC - 1 : T; }
 
-// The state in front of this thread's stretch, which `mine` folds; `carry`, the state in
-// front of the row's tile, moves on to its end. Warps first ... first + warps - 1 share
-// the row, and `totals` has an entry for each warp of the block.
+// The state in front of this thread's stretch, which `mine` folds; `carry`, the state
+// in front of the row's tile, moves on to its end. Warps first ... first + warps - 1
+// share the row, and `totals` has an entry for each warp of the block.
 __device__ __forceinline__ NUMBER enter(
     Step mine, NUMBER& carry, Step* totals, int lane, int warp, int first, int warps)
 {
@@ -138,20 +142,22 @@ extern "C" __global__ void linear_recurrence_naive(
 
 // Launch   ceil(rows / R) blocks of (32 m, R) threads, 32 m R <= 256: R rows a block,
 //          tiles of 32 m VEC steps, one after the other
-// Memory   16 bytes a thread, neighbour beside neighbour, whatever T is; the coefficient
-//          too, except where rows share one: that comes from the caches
+// Memory   16 bytes a thread, neighbour beside neighbour, whatever T is; coefficients
+//          too, except where rows share one: those come from the caches
 // Cost     3 numbers a step, 24 bytes in complex64: memory-bound. 10 / VEC shuffles and
 //          some 60 / VEC flops a step, 4 times that if complex
 // Index    p position in the order of the scan; long long across rows
-extern "C" __global__ void __launch_bounds__(256) linear_recurrence(
+// In complex128 one block may fill a multiprocessor: within 64 registers it spills.
+extern "C" __global__ void __launch_bounds__(256, VEC == 1) linear_recurrence(
     const NUMBER* __restrict__ a, const NUMBER* __restrict__ b,
     const NUMBER* __restrict__ initial, NUMBER* __restrict__ h,
     int rows, int T, int a_rows, int a_T, int reverse)
 {
     __shared__ Step totals[2][8];         // in turn: one barrier a tile is enough
-    const int lane = threadIdx.x % 32, warps = blockDim.x / 32, first = threadIdx.y * warps;
-    const int warp = first + threadIdx.x / 32, mine = blockIdx.x * blockDim.y + threadIdx.y;
-    const long long row = min(mine, rows - 1);   // a thread without a row stores nothing
+    const int lane = threadIdx.x % 32, warps = blockDim.x / 32;
+    const int first = threadIdx.y * warps, warp = first + threadIdx.x / 32;
+    const int mine = blockIdx.x * blockDim.y + threadIdx.y;
+    const long long row = min(mine, rows - 1);   // without a row: stores nothing
     const Row line = row_of(row, T, reverse);
     const NUMBER* a_row = a + row % a_rows * a_T;
     NUMBER carry = initial[row];
@@ -168,22 +174,23 @@ extern "C" __global__ void __launch_bounds__(256) linear_recurrence(
     }
 }
 
-// s_t = g_t + conj(a_{t+1}) s_{t+1},  ga_t = s_t conj(h_{t-1}): what g, the gradient in h,
-// becomes in b and in a. t+1 is the step after t and t-1 the one before it in the order of
-// the recurrence, so with reverse = 1 they change places.
+// s_t = g_t + conj(a_{t+1}) s_{t+1},  ga_t = s_t conj(h_{t-1}): what g, the gradient in
+// h, becomes in b and in a. t+1 is the step after t and t-1 the one before it in the
+// order of the recurrence, so with reverse = 1 they change places.
 // Launch, Index  as linear_recurrence
 // Memory   a and h are read one step aside, so number by number, 16 / VEC bytes apart
 // Cost     5 numbers a step, 40 bytes in complex64: memory-bound
-extern "C" __global__ void __launch_bounds__(256) linear_recurrence_backward(
+extern "C" __global__ void __launch_bounds__(256, VEC == 1) linear_recurrence_backward(
     const NUMBER* __restrict__ a, const NUMBER* __restrict__ h,
     const NUMBER* __restrict__ initial, const NUMBER* __restrict__ g,
     NUMBER* __restrict__ ga, NUMBER* __restrict__ s,
     int rows, int T, int a_rows, int a_T, int reverse)
 {
     __shared__ Step totals[2][8];         // in turn: one barrier a tile is enough
-    const int lane = threadIdx.x % 32, warps = blockDim.x / 32, first = threadIdx.y * warps;
-    const int warp = first + threadIdx.x / 32, mine = blockIdx.x * blockDim.y + threadIdx.y;
-    const long long row = min(mine, rows - 1);   // a thread without a row stores nothing
+    const int lane = threadIdx.x % 32, warps = blockDim.x / 32;
+    const int first = threadIdx.y * warps, warp = first + threadIdx.x / 32;
+    const int mine = blockIdx.x * blockDim.y + threadIdx.y;
+    const long long row = min(mine, rows - 1);   // without a row: stores nothing
     const Row line = row_of(row, T, !reverse);
     const NUMBER* a_row = a + row % a_rows * a_T;
     const NUMBER* h_row = h + row * T;

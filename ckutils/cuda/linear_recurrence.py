@@ -10,9 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ckutils.cuda.emulated import is_emulated
 from ckutils.cuda.launcher import kernel_module
-from ckutils.paths import took
+from ckutils.cuda.spectral import has_kernels
 
 NUMBERS = {
     torch.float32: {"NUMBER": "float", "REAL": "float"},
@@ -56,7 +55,7 @@ def run_kernel(
 
     Chapter 4, eq. (4.8). `how` goes to the launch, as schedule="reverse".
     """
-    h = torch.empty_like(b, memory_format=torch.contiguous_format)
+    h = b.new_empty(b.shape)
     _launch(kernel, (a, b, initial), (h,), reverse, how)
     return h
 
@@ -66,7 +65,7 @@ def run_backward(a, h, initial, g, reverse=False, **how) -> tuple[Tensor, Tensor
 
     Chapter 4, eq. (4.8).
     """
-    ga, s = (torch.empty_like(h, memory_format=torch.contiguous_format) for _ in "ab")
+    ga, s = h.new_empty(h.shape), h.new_empty(h.shape)
     inputs = a, h, initial, g
     _launch("linear_recurrence_backward", inputs, (ga, s), reverse, how)
     return ga, s
@@ -78,7 +77,6 @@ def _launch(kernel: str, inputs, outputs, reverse: bool, how) -> None:
     module = kernel_module("linear_recurrence", inputs[0].device.type, **NUMBERS[dtype])
     args = (*inputs, *outputs, rows, T, a_rows, a_T, int(reverse))
     module.launch(kernel, *plan(rows, T, dtype, kernel), args, **how)
-    took("linear_recurrence", f"kernel {kernel}")
 
 
 def _ready(x: Tensor) -> Tensor:
@@ -90,56 +88,48 @@ def _ready(x: Tensor) -> Tensor:
 # The operators ---------------------------------------------------------------------
 
 
-@torch.library.custom_op(
-    "ckutils::linear_recurrence", mutates_args=(), device_types="cpu"
-)
+@torch.library.custom_op("ckutils::linear_recurrence", mutates_args=())
 def recurrence_op(a: Tensor, b: Tensor, initial: Tensor, reverse: bool) -> Tensor:
-    """h_t = a_t h_{t-1} + b_t, h_{-1} = initial; from the end if `reverse`."""
-    if is_emulated():
+    """h_t = a_t h_{t-1} + b_t from h_{-1} = initial; from the end if `reverse`.
+
+    Chapter 4, eq. (4.8).
+
+    Args:
+        a: (a_rows, T) or (a_rows, 1), a_rows a divisor of b's rows; float32, float64,
+            complex64 or complex128.
+        b: (rows, T), initial: (rows,), both like a.
+    Returns h (rows, T), contiguous; differentiable any number of times.
+    """
+    if has_kernels(b):
         return run_kernel(a, b, initial, reverse)
-    from ckutils.scan import _blocked_scan
+    from ckutils.scan import _blocked_scan  # which has this module's operators
 
     a, b = (x.flip(-1) if reverse else x for x in (_full(a, b), b))
     h = _blocked_scan(a, b, initial)
-    took("linear_recurrence", "scan")
-    return h.flip(-1) if reverse else h.contiguous()
-
-
-@recurrence_op.register_kernel("cuda")
-def _(a, b, initial, reverse):
-    return run_kernel(a, b, initial, reverse)
+    return h.flip(-1) if reverse else h
 
 
 @recurrence_op.register_fake
 def _(a, b, initial, reverse):
-    return torch.empty_like(b, memory_format=torch.contiguous_format)
+    return b.new_empty(b.shape)
 
 
-@torch.library.custom_op(
-    "ckutils::linear_recurrence_backward", mutates_args=(), device_types="cpu"
-)
+@torch.library.custom_op("ckutils::linear_recurrence_backward", mutates_args=())
 def backward_op(
     a: Tensor, h: Tensor, initial: Tensor, g: Tensor, reverse: bool
 ) -> tuple[Tensor, Tensor]:
     """s_t = g_t + conj(a_{t+1}) s_{t+1} and s_t conj(h_{t-1}), the latter first."""
-    if is_emulated():
+    if has_kernels(h):
         return run_backward(a, h, initial, g, reverse)
-    ahead = _next(_full(a, h).conj(), 0, reverse)
-    s = recurrence_op(ahead.resolve_conj(), g, torch.zeros_like(initial), not reverse)
-    return s * _previous(h, initial, reverse).conj(), s
-
-
-@backward_op.register_kernel("cuda")
-def _(a, h, initial, g, reverse):
-    return run_backward(a, h, initial, g, reverse)
+    # not .conj(): below torch.compile its lazy bit is lost
+    ahead = torch.conj_physical(_next(_full(a, h), 0, reverse))
+    s = recurrence_op(ahead, g, torch.zeros_like(initial), not reverse)
+    return s * torch.conj_physical(_previous(h, initial, reverse)), s
 
 
 @backward_op.register_fake
 def _(a, h, initial, g, reverse):
-    kind = torch.contiguous_format
-    return torch.empty_like(h, memory_format=kind), torch.empty_like(
-        h, memory_format=kind
-    )
+    return h.new_empty(h.shape), h.new_empty(h.shape)
 
 
 def _save(ctx, inputs, output) -> None:

@@ -51,9 +51,10 @@ ALIASES = {
 _COMMENT_OR_STRING = re.compile(
     r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.S
 )
+_BOUNDS = r"(?:__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\)\s*)?"
 _KERNEL = re.compile(
-    r"(?P<linkage>extern\s*\"C\"\s*)?__global__\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?"
-    r"void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(?P<name>\w+)\s*\((?P<list>[^)]*)\)"
+    rf"(?P<linkage>extern\s*\"C\"\s*)?__global__\s+{_BOUNDS}void\s+{_BOUNDS}"
+    r"(?P<name>\w+)\s*\((?P<list>[^)]*)\)"
 )
 _DEFINE = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)[ \t]+([^\n]+?)[ \t]*$", re.M)
 _ALIAS = re.compile(r"\busing\s+(\w+)\s*=\s*([\w ]+?)\s*;")
@@ -149,9 +150,10 @@ def check_arguments(
         args: NumPy arrays, torch tensors or CuPy arrays for pointers, numbers else.
         device_type: "cpu" or "cuda", where the arrays must be.
     Returns a tuple: arrays as given, scalars as NumPy scalars of the parameter's type.
+
     Raises ValueError naming kernel, argument, rule and value: for a wrong count, dtype,
-        device, layout or number, for an output that cannot be written, and for an
-        output that shares memory with another argument.
+    device, layout or number, for an output that cannot be written, and for an output
+    that shares memory with another argument.
     """
     if len(args) != len(signature):
         names = ", ".join(parameter.name for parameter in signature)

@@ -178,7 +178,7 @@ const nice = (low, high, most) => {
 function plot(target, { label, xlabel, ylabel, x, y, log, counts, series, marks = [] }) {
   const width = Math.max(200, target.clientWidth), height = 200;
   const named = series.filter((row) => row.name);  // the legend needs a line of its own
-  const left = 46, right = width - 14, low = height - 38, top = named.length ? 40 : 22;
+  const left = 52, right = width - 14, low = height - 38, top = named.length ? 40 : 22;
   const up = log ? Math.log10 : (value) => value;
   const px = (value) => left + ((value - x[0]) / (x[1] - x[0])) * (right - left);
   const py = (value) => {
