@@ -167,11 +167,12 @@ def main(argv=None) -> dict:
         f"choice of beta, {shapes[0]}",
         lambda case: choose_beta(case, shapes[0], images[0], labels[0]),
     ).get("results", {"beta": BETA})
+    other = f", beta = {pick['beta']:.2f}"
     for beta in sorted({BETA, pick["beta"]}, reverse=True):
         for shape in shapes:
             for seed in run.seeds(3 if shape == "64-256" else 1):
                 run.case(
-                    f"unsupervised, {shape}, beta = {beta:.2f}",
+                    f"unsupervised, {shape}" + other * (beta != BETA),
                     lambda case, s=shape, b=beta: evaluate(case, s, b, data),
                     seed=seed, beta=round(beta, 4),
                 )  # fmt: skip
