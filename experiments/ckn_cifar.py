@@ -24,10 +24,11 @@ ABOUT = (
     "CIFAR-10, 50,000 + 10,000 images, no augmentation; each image minus its mean "
     "over its spread, then ZCA whitening with 0.1 added to the eigenvalues (the "
     "whitened file that the reference code reads was not to be had, so ours may "
-    "differ from it). sigma = 0.6 as there. Anchors: spherical k-means on patches "
-    "of 5,000 training images, no labels. Chosen on 10,000 held-out training "
-    "labels: ridge or squared hinge, and the penalty. A test accuracy has a "
-    "standard error of 0.4 points."
+    "differ from it). beta = 2.78 is sigma = 0.6 as there; the other beta was "
+    "chosen among 1, 1.7 and 2.78 on 13,000 training images. Anchors: spherical "
+    "k-means on patches of 5,000 training images, no labels. Chosen on 10,000 held- "
+    "out training labels: ridge or squared hinge, and the penalty. A test accuracy "
+    "has a standard error of 0.4 points."
 )
 PUBLISHED = [
     {"what": f"unsupervised, whitened, {shape}", "value": f"{value} %",
@@ -132,6 +133,21 @@ def evaluate(case, shape: str, beta: float, data) -> dict:
     return result | {"test": right(fitted, x_test, test_labels)}
 
 
+def choose_beta(case, shape: str, train: Tensor, labels: Tensor) -> dict:
+    """Ridge on the first 10,000 training images, scored on the 3,000 after them."""
+    cut = (100, 40) if case.quick else (10_000, 3000)
+    first, held = train[: cut[0]], train[cut[0] : sum(cut)]
+    y, wanted = labels[: cut[0]], labels[cut[0] : sum(cut)]
+    seen = {}
+    for beta in (1.0, 1.7, BETA):
+        x, x_held = features(case, shape, beta, first, held)
+        fitted = ridge_path(x, y, (1e-4, 1e-3, 1e-2)).values()
+        seen[beta] = max(right(classifier, x_held, wanted) for classifier in fitted)
+    case.note(grid=[list(pair) for pair in seen.items()])
+    best = max(seen, key=seen.get)
+    return {"validation": seen[best], "beta": best}
+
+
 def main(argv=None) -> dict:
     parser = arguments("ckn_cifar", __doc__)
     parser.add_argument("--shapes", nargs="+", default=["64-256"])
@@ -147,13 +163,19 @@ def main(argv=None) -> dict:
     )
     labels = [split.train_labels.to(run.device), split.test_labels.to(run.device)]
     data = (images, *labels)
-    for shape in shapes:
-        for seed in run.seeds(3 if shape == "64-256" else 1):
-            run.case(
-                f"unsupervised, {shape}",
-                lambda case, s=shape: evaluate(case, s, BETA, data),
-                seed=seed, beta=round(BETA, 4),
-            )  # fmt: skip
+    pick = run.case(
+        f"choice of beta, {shapes[0]}",
+        lambda case: choose_beta(case, shapes[0], images[0], labels[0]),
+    ).get("results", {"beta": BETA})
+    other = f", beta = {pick['beta']:.2f}"
+    for beta in sorted({BETA, pick["beta"]}, reverse=True):
+        for shape in shapes:
+            for seed in run.seeds(3 if shape == "64-256" else 1):
+                run.case(
+                    f"unsupervised, {shape}" + other * (beta != BETA),
+                    lambda case, s=shape, b=beta: evaluate(case, s, b, data),
+                    seed=seed, beta=round(beta, 4),
+                )  # fmt: skip
     return run.finish()
 
 
