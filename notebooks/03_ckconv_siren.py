@@ -22,9 +22,9 @@
 # - Whether a small network can be the kernel depends on its sines. At equal size and budget, ReLU leaves most of a chirp unlearned; random Fourier features and SIREN fit it.
 # - SIREN's initialisation is a fixed point: with phases spread over the circle, pre-activations keep a standard deviation of 1 in every layer. Weight normalisation, attached before the weights are drawn, silently replaces them by weights twelve times too large at $\omega_0 = 30$. The order of two lines decides.
 # - An FFT convolution is right from $n = L + K - 1$ on, and `irfft` needs that $n$ again: without it every odd length is wrong.
-# - The last layer of a kernel network is linear, so it commutes with the Fourier transform. A layer then transforms 33 signals instead of 900, and never holds its kernels: several times faster than the published formulation, in a tenth of its memory, equal to rounding.
+# - The last layer of a kernel network is linear, so it commutes with the Fourier transform. A layer then transforms 33 signals instead of 900, and never holds its kernels: on a CPU several times faster than the published formulation, in a tenth of its memory, equal to rounding.
 # - A norm over channels *and time* makes a network of causal convolutions see the future. A norm per step does not.
-# - At another sampling rate the sum is multiplied by the *step*, 1 over the rate. Notes and papers state the ratio of the raw sums, which is the inverse of the factor to apply.
+# - At another sampling rate the sum is multiplied by the *step*, 1 over the rate. The notes state the ratio of the raw sums, which is the inverse of the factor to apply; the released code applies the right one.
 #
 # **What you need.** Chapter 1's convolution, complex numbers, a little torch. The chapter takes about a minute on two CPU cores.
 
@@ -823,6 +823,7 @@ for lag in range(0, 128, 16):
 # $$
 #
 # so the present stands at $+1$ and the farthest past at $-1$, as in the released code. Worked out for $H = 5$: lags 0 to 4 stand at 1, 1/2, 0, −1/2, −1. What must never happen is that $H$ follows the length of the *test* signal: then every lag moves, and the kernel is stretched.
+# (In the released code it does. A signal between two thirds and one and a half times as long as those of training is spread over the whole of $[-1, 1]$ again; beyond that, it is taken for the same duration at another rate. That is right for a change of rate, and wrong for a longer recording at the same rate.)
 
 # %%
 layer = CKConv(2, 3)
@@ -928,7 +929,7 @@ print(
 )
 
 # %% [markdown]
-# All lengths from 1 to 64, with and without $n$. And a causal convolution in the form in which a released model has it: signal and kernel padded to a common length, and an inverse without $n$.
+# All lengths from 1 to 64, with and without $n$. And a causal convolution with the steps of a released one: signal and kernel padded to a common length, and an inverse without $n$. (The released code makes the kernel's length odd before, by a zero. We leave that out, to see both parities for every signal.) All signals and kernels here are noise, which is the worst case.
 
 # %%
 without, with_n = {}, {}
@@ -991,7 +992,13 @@ _ = (left.legend(loc="center right"), right.legend(loc="center right"))
 print(digest(without=[without[n] > 1e-12 for n in sorted(without)]))
 
 # %% [markdown]
-# The [released CKConv code](https://github.com/dwromero/ckconv) inverts without the length; its even lengths are right and its odd ones are not. The remedy is one argument. Two independent ones make sure here: `n` is always passed, and $n$ is always even.
+# The [released CKConv code](https://github.com/dwromero/ckconv) inverts without the length. As its kernels are made odd, its FFT has as even or odd a length as the *signal*: even signals come out right, odd ones do not. How bad is that? It depends, and three things should be said.
+#
+# - **On the signal.** The spectrum of length $n$ is read as one of $n - 1$, which stretches time by $n/(n - 1)$: by half a sample at the end of the signal. For noise that is the error of the figure; for a smooth signal and kernel it is far below. With the published weights on MNIST and CIFAR-10 cut to an odd length, and the formula taken by force, the accuracy changes by less than a point ([Reproductions](../book/reproductions.md#the-published-ckcnn-weights-in-this-books-code)).
+# - **On the branch.** Signals shorter than those of training are convolved directly in that code, which is right at every length. The formula meets odd lengths from the training length on.
+# - **On the task.** The lengths 784, 1,024 and 16,000 are even. The speech features (MFCC) have 161 steps: in this code that network trains and answers through the formula, and its weights know it.
+#
+# The remedy is one argument. Two independent ones make sure here: `n` is always passed, and $n$ is always even.
 #
 # ## 3.10 What float32 costs, and what overlap-add gives back
 #
@@ -1268,7 +1275,9 @@ for b, c, length in ((8, 30, 784), (4, 30, 4000), (8, 100, 784)):
     print(f"{(b, c, length)}: layer {once:.1f}, training step {step:.1f} times faster")
 
 # %% [markdown]
-# What is saved is arithmetic and, more than that, memory: a product that is never stored is neither written nor read again. The backward pass tiles in the same way: the kernels' gradient exists for one tile, and is multiplied with $\hat s$ and $W$ there. Where (3.22) does not hold, because kernel values are dropped at random or multiplied by a learned window, the layer forms its kernels and convolves by `causal_conv`. In evaluation mode the kernels' spectrum is kept from call to call.
+# What is saved is memory: a product that is never stored is neither written nor read again. Arithmetic is a draw, and (3.23) should not be read otherwise, because it leaves out the mixing. For each pair of channels and each lag, mixing in time takes $33 \cdot 2 = 66$ operations and the transform of the kernel about $5 \log_2 2L$ more, together 119 at $L = 784$ and 141 at 16,000. Mixing the complex spectra takes $33 \cdot 4 = 132$ and nothing after. But it takes them in one matrix product, on numbers that are in the cache.
+#
+# The backward pass tiles in the same way: the kernels' gradient exists for one tile, and is multiplied with $\hat s$ and $W$ there. Where (3.22) does not hold, because kernel values are dropped at random or multiplied by a learned window, the layer forms its kernels and convolves by `causal_conv`. In evaluation mode the kernels' spectrum is kept from call to call.
 #
 # **On the GPU**, where CuPy is installed, a kernel of the book goes one step further: it mixes the spectra of the hidden units in registers, hands the result to its neighbours in shared memory, and multiplies at once. So the kernels' spectra are not even in the cache. Here is the definition of it, one thread an output; `ckutils/cuda/spectral_product.cu` holds the fast one beside it, and counts what each reads and does.
 
@@ -1306,7 +1315,7 @@ agree("the same layer", by_kernel, on_cpu, tol=1e-12)
 # y = \operatorname{relu}\Big(s(x) + \operatorname{relu}\big(N_2\, C_2\, d(\operatorname{relu}(N_1\, C_1\, x))\big)\Big). \tag{3.24}
 # $$
 #
-# Blocks in a row and a linear head on the last step (or on every step) make the network:
+# (The released block applies the dropout once more, in front of the sum with the shortcut. In evaluation the two blocks are the same function.) Blocks in a row and a linear head on the last step (or on every step) make the network:
 #
 # $$
 # \text{CKCNN}(x) = A\, \big(\text{block}_m \circ \dots \circ \text{block}_1\big)(x)[\,\cdot\,, t_{last}] + a. \tag{3.25}
@@ -1478,7 +1487,7 @@ for name, make in rivals.items():
           f"{loss < guess / 3}")  # fmt: skip
 
 # %% [markdown]
-# The TCN *can* reach 180 steps back and does not learn to within this budget; whether it could with more is not decided here. What is decided by counting is the published comparison at longer waits, a TCN with $k = 7$ and $n = 7$ blocks of two convolutions:
+# The TCN *can* reach 180 steps back and does not learn to within this budget. With more it does: on [Reproductions](../book/reproductions.md#copy-memory-and-adding-problem) one of this size copies over 100 and over 200 steps, after 500 steps of training instead of 224. What is decided by counting is the published comparison at longer waits, a TCN with $k = 7$ and $n = 7$ blocks of two convolutions:
 
 # %%
 reach = TCN(1, [1] * 7, 1, 7).reach
@@ -1544,7 +1553,7 @@ for name, make in rivals.items():
     )
 
 # %% [markdown]
-# **Longer.** `experiments/memory.py` runs both tasks at $T = 100$, $200$ and $1000$ with rivals of about equal size, rates and $\omega_0$ chosen on sequences of their own; all numbers stand on the page [Reproductions](../book/reproductions.md). Copying, the CKCNN needs 200 steps at $T = 100$ and 300 at $T = 200$, a TCN 500 and 500, a linear recurrent unit (chapter 4) 200 and 250; the GRU does not copy within its budget. Adding, the GRU needs 350 steps at $T = 100$ and a TCN 850; a CKCNN of the same size stays at guessing, and one of 20 channels needs 750. At $T = 1000$ nobody copies within a minute of one core. The paper's claim that a shallow CKCNN solves both tasks up to $T = 6000$ therefore stays the paper's: those runs take a GPU, and have *not been run*. "GRU struggles with both" is half right at these sizes: it does not copy, and it does add.
+# **Longer.** `experiments/memory.py` runs both tasks at $T = 100$, $200$ and $1000$ with rivals of about equal size, rates and $\omega_0$ chosen on sequences of their own; all numbers stand on the page [Reproductions](../book/reproductions.md). Copying, the CKCNN needs 200 steps at $T = 100$ and 300 at $T = 200$, a TCN 500 and 500, a linear recurrent unit (chapter 4) 200 and 250; the GRU does not copy within its budget. Adding, the GRU needs 350 steps at $T = 100$ and a TCN 850; a CKCNN of the same size stays at guessing, and one of 20 channels needs 750. At $T = 1000$ nobody copies within a minute of one core. The paper's claim that a shallow CKCNN solves both tasks up to $T = 6000$ is therefore neither confirmed nor refuted by this book: those runs take a GPU, and have *not been run*. "GRU struggles with both" is half right at these sizes: it does not copy, and it does add.
 
 # %% [markdown]
 # ## 3.15 Real sequences
@@ -1628,7 +1637,7 @@ print(f"{len(waves) - 240} test clips; accuracy above 0.55: {bool(right > 0.55)}
 # That is a small experiment, with known speakers on both sides. In trials for this chapter a horizon of 60 ms did better than one of the whole clip, which a few hundred clips cannot teach. The notes call the published comparison on Speech Commands unfair because convolutional-recurrent hybrids are missing. That is an opinion about which rivals belong in a table; this chapter's own comparisons hold a GRU, a TCN and a CKCNN, and no hybrid.
 
 # %% [markdown]
-# **The published weights, in this book's code.** The authors of CKConv published the weights of their networks. Loaded into `CKCNN(norm="released")` and run on the official test sets, those of 30 channels give 99.31 % on sequential MNIST, 98.00 % on permuted MNIST and 62.25 % on sequential CIFAR-10: the paper's numbers, to the digit. The permutation is not in the files; it is the first that NumPy's legacy generator draws after seed 0, and it was recognised on training images. `experiments/released_ckcnn.py` does this, and [Reproductions](../book/reproductions.md) says how; the weights themselves are not part of this book.
+# **The published weights, in this book's code.** The authors of CKConv published the weights of their networks. Loaded into `CKCNN(norm="released")` and run on the official test sets, those of 30 channels give 99.31 % on sequential MNIST, 98.00 % on permuted MNIST and 62.25 % on sequential CIFAR-10: the paper's numbers, to the digit. The permutation is not in the files; it is the first that NumPy's legacy generator draws after seed 0, and it was recognised on training images. `experiments/released_ckcnn.py` does this, and [Reproductions](../book/reproductions.md) says how; the weights themselves are not part of this book. Beside the released network, the scores of the same images differ by less than $10^{-4}$. Two cautions. This confirms the architecture and not the training, which was not repeated. And the released training code takes the test images of these sets for validation, so the best epoch was chosen on them.
 
 # %% [markdown]
 # ## 3.16 Irregular samples, done properly
@@ -1833,6 +1842,7 @@ print("without a mask it is worst:", max(filled, key=filled.get) == "zeros, no m
 
 # %% [markdown]
 # Read this with care. On an hourly grid, true times with equal weights and a zero-filled grid with a mask channel are *the same function*: the cell above shows it to rounding. What hurts is the missing mask, because a 0 then looks like a measurement. True times earn their keep where no grid exists, and where the grid would be mostly empty: ten samples cost ten terms, not 48.
+# Nor is the density weight a law. On more of these stays ([Reproductions](../book/reproductions.md#heart-rates-with-missing-hours)) it does a little worse than equal weights, and the mere order of the samples a little better than either. The argument for $1/p$ was about an integral, and this task is not one.
 #
 # ## 3.17 Another sampling rate
 #
@@ -1851,7 +1861,7 @@ print("without a mask it is worst:", max(filled, key=filled.get) == "zeros, no m
 # y_{sr_2} = \frac{sr_1}{sr_2} \sum_\tau \psi(\tau)\, x(t - \tau) = \frac{1}{r} \sum_\tau \psi(\tau)\, x(t - \tau), \qquad r = \frac{sr_2}{sr_1}. \tag{3.33}
 # $$
 #
-# `CKConv.forward(x, resolution=r)` does. By hand, $f = 1$ on one second: at 4 Hz the raw sum is 4, at 8 Hz it is 8; times 1/4 and 1/8, both are 1. The error of (3.32) falls with the step for smooth integrands; for one that oscillates faster than the grid it does not fall at all:
+# `CKConv.forward(x, resolution=r)` does. So does the [released code](https://github.com/dwromero/ckconv), whose kernel is multiplied by training length over test length, rounded to a whole factor; only the notes stop at the raw sums. By hand, $f = 1$ on one second: at 4 Hz the raw sum is 4, at 8 Hz it is 8; times 1/4 and 1/8, both are 1. The error of (3.32) falls with the step for smooth integrands; for one that oscillates faster than the grid it does not fall at all:
 
 
 # %%
@@ -1945,7 +1955,7 @@ print("a low-pass on its kernel helps:", rough["calm"] < rough["1/r"])
 print(digest(below=[[error["siren", f, n] < 0.2 for n in ("1/r", "r")] for f in hz]))
 
 # %% [markdown]
-# So "high frequencies hurt super-resolution" holds for kernels that have them: the data at 4 kHz said nothing about them. A low-pass on the finer kernel removes what was never learned. Where the kernel is smooth already, the low-pass has nothing to remove and blurs a little.
+# So "high frequencies hurt super-resolution" holds for kernels that have them: the data at 4 kHz said nothing about them. A low-pass on the finer kernel removes what was never learned (the released code applies one, a Gaussian whose deviation is half a fine step). Where the kernel is smooth already, the low-pass has nothing to remove and blurs a little.
 #
 # ## 3.18 Where it breaks
 #
@@ -2277,11 +2287,12 @@ agree("a shared window commutes", got, layer(x).detach(), tol=1e-5)
 # | CK-54 | high frequencies hurt super-resolution | holds if | For kernels that carry them: the published start errs more at twice the rate, and a low-pass on its kernel helps; on a smooth kernel it does not. | 3.17 |
 # | CK-55 | irregular and other resolutions | holds if | With true lags and density weights, and with the factor 1/r. | 3.16 |
 #
-# "Holds if" comes with its condition. Where the table says *not decidable here*, the full-size runs have not been run yet.
+# "Holds if" comes with its condition. Where the table says *not decidable here*, the paper's training was not repeated; what was run beyond this chapter is on [Reproductions](../book/reproductions.md).
 #
 # ## 3.21 Further reading
 #
 # - D. W. Romero, A. Kuzina, E. J. Bekkers, J. M. Tomczak, M. Hoogendoorn: *CKConv: Continuous kernel convolution for sequential data*, ICLR 2022, [arXiv:2102.02611](https://arxiv.org/abs/2102.02611).
+#   The [released code](https://github.com/dwromero/ckconv) is meant here as of its commit `d44c644` of November 2021.
 # - V. Sitzmann, J. N. P. Martel, A. W. Bergman, D. B. Lindell, G. Wetzstein: *Implicit neural representations with periodic activation functions*, NeurIPS 2020, [arXiv:2006.09661](https://arxiv.org/abs/2006.09661).
 # - M. Tancik et al.: *Fourier features let networks learn high frequency functions in low dimensional domains*, NeurIPS 2020, [arXiv:2006.10739](https://arxiv.org/abs/2006.10739).
 # - D. W. Romero, R.-J. Bruintjes, J. M. Tomczak, E. J. Bekkers, M. Hoogendoorn, J. C. van Gemert: *FlexConv*, ICLR 2022, [arXiv:2110.08059](https://arxiv.org/abs/2110.08059): kernels with a learned window.
