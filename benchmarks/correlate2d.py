@@ -12,7 +12,7 @@ SIZES = {
     "quick": ((40, 3),),
 }
 GOALS = {
-    ("cpu", 10): "at least 5 times SciPy",
+    ("cpu", 10): "at least 5 times scipy correlate2d",
     ("cuda", 10): "at least 5 times cupyx, half of the floor of 74 us",
     ("cuda", 3): "at least 80 % of copy bandwidth",
 }

@@ -158,7 +158,7 @@ def best(way: Callable, device: str, rounds: int = 7) -> float:
 def provenance(device: str) -> dict:
     """Card or processor, versions, commit and date."""
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
+        ["git", "describe", "--always", "--dirty", "--exclude=*"],
         cwd=ROOT,
         text=True,
         capture_output=True,

@@ -128,7 +128,7 @@ for name, k in kernels.items():
     smooth[name] = conv(row, k[None, None], padding="reflect", flip=True)[0]
     print(f"{name:10} mass {k.sum():4.1f}, non-negative: {bool((k >= 0).all())}")
 
-# %% mystnb={"image": {"alt": "Two line plots along one photograph row. Left: box and Gaussian averages follow the row more smoothly and stay within its range. Right: an unnormalised box rises to 7 and a difference kernel swings around zero."}}
+# %% mystnb={"image": {"alt": "Two line plots along one photograph row. Left: box and Gaussian averages follow the row more smoothly and stay within its range. Right: an unnormalised box rises to nearly 6 and a difference kernel swings around zero."}}
 fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.6))
 pairs = ("box / 9", "Gaussian"), ("box", "difference")
 for ax, names in zip(axes, pairs, strict=True):
@@ -689,7 +689,7 @@ for name, recipe in recipes.items():
     print(f"{name:22} lower triangular: {bool((above == 0).all())}")
 
 # %% mystnb={"image": {"alt": "Three banded matrices of derivatives of output over input. Pad left and pad-both-and-cut are identical and lower triangular; padding same has entries above the diagonal."}}
-fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.6), sharey=True)
+fig, axes = plt.subplots(1, 3, figsize=(7.2, 3.1), sharey=True)
 for ax, (name, matrix) in zip(axes, jacobians.items(), strict=True):
     _ = heatmap(ax, matrix, cmap="PuOr", limits=(-1, 1))
     _ = ax.plot([-0.5, 23.5], [-0.5, 23.5], color="#808080", lw=0.8)
@@ -992,7 +992,7 @@ agree("<unfold x, C> = <x, fold C>, relative", gap, 0, tol=1e-13)
 kernel = torch.arange(1.0, 10, dtype=torch.float64).reshape(1, 1, 3, 3)
 basis = torch.eye(36, dtype=torch.float64).reshape(36, 1, 6, 6)  # all unit images
 matrices = {s: conv(basis, kernel, stride=s).flatten(1).T for s in (1, 2)}
-fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.0), width_ratios=(1, 1))
+fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.3), width_ratios=(1, 1))
 for ax, (s, matrix) in zip(axes, matrices.items(), strict=True):
     _ = heatmap(ax, matrix, cmap="Blues")
     _ = ax.set(xlabel="input pixel", ylabel="output pixel")
@@ -1436,7 +1436,7 @@ stacks = {
     "rates 1 and 4 only": [(2, 1, 1), (2, 1, 4)],
 }
 
-# %% mystnb={"image": {"alt": "Five horizontal strips show which of 64 inputs have a non-zero gradient; brackets drawn from the formula end exactly where each strip ends, and the last strip has a hole."}}
+# %% mystnb={"image": {"alt": "Five horizontal strips show which of 64 inputs have a non-zero gradient; lines drawn from the formula end exactly where each strip ends, and the last strip has a hole."}}
 fig, ax = plt.subplots(figsize=(7.2, 2.6))
 sizes = [receptive_field(chain).size for chain in stacks.values()]
 for row, (name, chain) in enumerate(stacks.items()):
@@ -1762,7 +1762,7 @@ signal, word = one_hot(stanza), one_hot("ight")
 scores = conv(signal, word[None])[0]  # weight (1, E, h)
 print("text", tuple(signal.shape), "kernel", (1, *word.shape), "->", len(scores))
 
-# %% mystnb={"image": {"alt": "Stem plot of the number of matching letters along the stanza; it reaches 4 at the words bright and night only."}}
+# %% mystnb={"image": {"alt": "Step plot of the number of matching letters along the stanza; it reaches 4 at the words bright and night only."}}
 fig, ax = plt.subplots(figsize=(7.2, 2.0))
 _ = ax.plot(scores, drawstyle="steps-mid", lw=1)
 for t in (scores == 4).nonzero().flatten().tolist():
@@ -1938,7 +1938,7 @@ stages = {
 }
 
 # %% mystnb={"image": {"alt": "Three 12 by 12 matrices of dependence: three diagonal blocks after one and after two grouped layers, everything filled after two layers with a shuffle."}}
-fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.5))
+fig, axes = plt.subplots(1, 3, figsize=(7.2, 3.2))
 ticks = range(0, 12, 4)
 for ax, (name, model) in zip(axes, stages.items(), strict=True):
     _ = heatmap(ax, depends(model).float(), limits=(0, 1))

@@ -6,7 +6,9 @@ of two things timed in one run, and the share of what that machine could do at m
 """
 
 import functools
+import itertools
 import json
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,9 +46,19 @@ def table(run: dict) -> list[str]:
         ]
         rows = [row for row in run["rows"] if row["operation"] == name]
         lines += [*map(functools.partial(line, run), rows), ""]
-        goals = dict.fromkeys(f"{r['size']} {r['goal']}" for r in rows if r["goal"])
+        goals = [f"{r['size']} {r['dtype']}: {reached(r)}" for r in rows if r["goal"]]
         lines += [f"Goals: {'; '.join(goals)}.", ""] if goals else []
     return lines
+
+
+def reached(row: dict) -> str:
+    """A goal such as "at least 5 times SciPy", and whether this row has reached it."""
+    words = re.fullmatch(r"at least ([\d.]+) times (.*)", row["goal"])
+    if words is None:
+        return f"{row['goal']} (not decided here)"
+    least, whom = float(words[1]), words[2].removeprefix("the ").lower()
+    (ratio,) = {p["ratio"] for name, p in row["peers"].items() if whom in name.lower()}
+    return f"{row['goal']}, {'reached' if ratio >= least else '**missed**'}"
 
 
 def line(run: dict, row: dict) -> str:
@@ -133,10 +145,8 @@ def draw(run: dict, path: Path) -> None:
     x = np.geomspace(0.1, 2 * max(row["flop_per_byte"] for row in rows), 200)
     ax.plot(x, [roof(run, v) for v in x], color="0.4", linewidth=2)
     names = list(dict.fromkeys(row["operation"] for row in rows))
-    markers = "osD^vP*X"
-    for name, marker, colour in zip(
-        names, markers, [*COLOURS.values()] * 2, strict=False
-    ):
+    looks = itertools.product("osD^", list(COLOURS.values())[:4])
+    for name, (marker, colour) in zip(names, looks, strict=False):
         mine = [row for row in rows if row["operation"] == name]
         ax.plot(
             [row["flop_per_byte"] for row in mine],
