@@ -174,7 +174,12 @@ def section(record: dict) -> list[str]:
     lines += tables(record)
     lines += [f"Ran: {ran(record)}", ""]
     if record["not_run"]:
-        lines += [f"Not run: {escape('; '.join(record['not_run']))}.", ""]
+        # what lacked the time is named once, not once a seed
+        named = dict.fromkeys(
+            re.sub(r" / seed \d+: out of time$", " (out of time)", item)
+            for item in record["not_run"]
+        )
+        lines += [f"Not run: {escape('; '.join(named))}.", ""]
     return lines
 
 
