@@ -1831,7 +1831,7 @@ for name, w in kernels.items():
 
 # %% mystnb={"image": {"alt": "Three rows for six kernels: the kernel, a photograph filtered with it, and with its best column-times-row product. Gauss, Sobel and the upright Gabor are unchanged; the oblique Gabor, defocus and motion blur differ."}}
 face = photo("camera")[40:112, 90:162]
-fig, axes = plt.subplots(3, 6, figsize=(7.2, 3.9))
+fig, axes = plt.subplots(3, 6, figsize=(7.2, 3.5))
 missed = {}
 for ax, (name, w) in zip(axes.T, kernels.items(), strict=True):
     nearest = torch.outer(*separate(w)[:2])

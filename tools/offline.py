@@ -71,6 +71,8 @@ def slim(app, exception) -> None:
                 plain = picture.convert("RGBA")
             if plain.getchannel("A").getextrema() == (255, 255):
                 plain = plain.convert("RGB")
+                if plain.getcolors(256):  # few colours: exact with a palette
+                    plain = plain.quantize(256, dither=Image.Dither.NONE)
             packed = BytesIO()
             plain.save(packed, "PNG", optimize=True)
             if packed.tell() < path.stat().st_size:
