@@ -15,7 +15,7 @@
 #
 # **What you get, in a few lines.** A convolution compares patches with filters by inner products. Here the comparison is done in a space of infinite dimension, through a kernel, and brought back to numbers by the Nystrom projection. That gives a layer whose filters are points of the data, and a network that learns without labels.
 #
-# - On 5,000 small images of clothes, a two-layer network whose filters come from k-means alone reaches **more than 87 %** on 1,000 test images with a linear classifier; the same classifier on pixels stays **more than 4 points** below. It takes seconds on two CPU cores. (On 10,000 test images, and beside a well-trained CNN: [Reproductions](../book/reproductions.md#ckn-on-fashion-mnist-60-000-images).)
+# - On 5,000 small images of clothes, a two-layer network whose filters come from k-means alone reaches **more than 87 %** on 1,000 test images with a linear classifier; the same classifier on pixels stays **more than 4 points** below. It takes seconds on two CPU cores. (On 10,000 test images, and beside a well-trained CNN: [Reproductions](../book/reproductions.md#ckn-on-fashion-mnist-60000-images).)
 # - The gradient with respect to the filters goes through an inverse square root of a matrix. It is derived, and stays finite **when eigenvalues coincide**, where differentiating an eigendecomposition gives NaN.
 # - The whole network, forward and backward, is written **once in torch and once without any framework** (NumPy, or CuPy with the same file). All gradients agree to eight digits and more.
 # - Seven listings of the source are executed. The patch sampler looks only at the **top left corner**; the CUDA correlation is right for squares and **wrong for rectangles**; the benchmark that makes a GPU 14,000 times faster **never waits for it**.
@@ -2072,7 +2072,7 @@ print("numbers learned, CKN and CNN:", *counts)
 # %% [markdown]
 # Read the bars before the lines: with 1,000 test images an accuracy has a standard error of about one point. Anchors without labels are a strong start, and labels move them little at this size. (The published gains of supervision come from larger sets and deeper networks.)
 #
-# Read the CNN's line with care: it had 160 to 395 steps, and is not done learning. With more steps ([Reproductions](../book/reproductions.md#ckn-on-fashion-mnist-60-000-images)) the two are level at 1,000 and at 5,000 training images, and at 20,000 and 60,000 the CNN is ahead. The strength of anchors without labels is few labels and little computing, not the last point.
+# Read the CNN's line with care: it had 160 to 395 steps, and is not done learning. With more steps ([Reproductions](../book/reproductions.md#ckn-on-fashion-mnist-60000-images)) the two are level at 1,000 and at 5,000 training images, and at 20,000 and 60,000 the CNN is ahead. The strength of anchors without labels is few labels and little computing, not the last point.
 
 
 # %% mystnb={"image": {"alt": "Three grids of small tiles. Left: 64 colour patches, edges and gradients. Middle: 32 grey patches of three by three pixels. Right: 16 filters of a CNN of three by three pixels, without visible order."}}
