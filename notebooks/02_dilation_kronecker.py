@@ -21,20 +21,21 @@
 #
 # **Results, for a reader in a hurry.** Each line is proved or measured below.
 #
-# - A dilated kernel is $K \otimes E_d$ without its last $d-1$ zeros an axis (section 2.3).
+# - The Kronecker product $A \otimes B$ puts a copy of $B$, times $a_{ij}$, in the place of each entry $a_{ij}$. With $E_d$, the $d \times d$ matrix whose only one stands in its
+#   first entry, a dilated kernel is $K \otimes E_d$ without its last $d-1$ zeros an axis (section 2.3).
 # - A linear cascade of one channel is $K_L \otimes \dots \otimes K_0$ exactly when every dilation is the product of the kernel
 #   sizes below it. The first layer is the *right* factor (section 2.4).
 # - Kernel size and dilation need not be equal. A larger dilation still gives one product, with holes;
 #   a smaller one gives a sum: for the usual size 3 and factor 2, of four products in two dimensions (section 2.5).
 # - Each hidden channel adds one product; nine of them reach every 9 x 9 kernel (section 2.6).
-# - 27 numbers buy 25 degrees of freedom. The rank-one filter of that size takes 54 numbers, not 27 (section 2.7).
+# - 27 numbers buy 25 degrees of freedom: of three factors, two can be scaled up and the third down without a change. The rank-one filter of that size takes 54 numbers, not 27 (section 2.7).
 # - At equal parameters low rank is nearer to Gabor filters, discs and brick, sums of Kronecker products to grass,
 #   gravel and fur (section 2.8).
 # - A Kronecker layer with 896 numbers comes within a few points of a full one with 200,704 on Fashion-MNIST. Not because images
 #   have rows and columns: shuffled pixels do as well. And it is for training, not for compressing (section 2.9).
 # - At equal weights a wide dilated stack labels noisy textures better than a plain one; a pooling network does as well
 #   and loses on thin edges (section 2.10).
-# - Dilated networks are equivariant on a torus, and only there; three poolings keep the shifts by multiples of 8 (section 2.11). Padding
+# - Dilated networks are equivariant (a shifted image gives shifted features) on a torus, and only there; three poolings keep the shifts by multiples of 8 (section 2.11). Padding
 #   reaches every pixel of a small image (section 2.12).
 # - The factor 27 in arithmetic is a factor of a few on the clock (section 2.13).
 #

@@ -19,10 +19,10 @@
 # **What you will find, in a few lines.**
 #
 # - A kernel network of 31,814 weights serves kernels of 10 or 100,000 lags for 30 × 30 channels; free weights would need 9,000 or 90,000,000. On irregular samples, free weights have no answer at all, a function has the right one.
-# - Whether a small network can be the kernel depends on its sines. At equal size and budget, ReLU leaves most of a chirp unlearned; random Fourier features and SIREN fit it.
-# - SIREN's initialisation is a fixed point: with phases spread over the circle, pre-activations keep a standard deviation of 1 in every layer. Weight normalisation, attached before the weights are drawn, silently replaces them by weights twelve times too large at $\omega_0 = 30$. The order of two lines decides.
+# - Whether a small network can be the kernel depends on its sines. At equal size and budget, ReLU leaves most of a chirp, a tone whose frequency rises, unlearned; random Fourier features and SIREN fit it.
+# - SIREN's initialisation is a fixed point: with phases spread over the circle, pre-activations (what enters the sines) keep a standard deviation of 1 in every layer. Weight normalisation, attached before the weights are drawn, silently replaces them by weights twelve times too large at $\omega_0 = 30$. The order of two lines decides.
 # - An FFT convolution is right from $n = L + K - 1$ on, and `irfft` needs that $n$ again: without it every odd length is wrong.
-# - The last layer of a kernel network is linear, so it commutes with the Fourier transform. A layer then transforms 33 signals instead of 900, and never holds its kernels: on a CPU several times faster than the published formulation, in a tenth of its memory, equal to rounding.
+# - The last layer of a kernel network is linear, so it commutes with the Fourier transform. A layer of 30 × 30 channels then transforms 33 signals, its network's 32 hidden units and a constant, instead of 900 kernels, and never holds its kernels: on a CPU several times faster than the published formulation, in a tenth of its memory, equal to rounding.
 # - A norm over channels *and time* makes a network of causal convolutions see the future. A norm per step does not.
 # - At another sampling rate the sum is multiplied by the *step*, 1 over the rate. The notes state the ratio of the raw sums, which is the inverse of the factor to apply; the released code applies the right one.
 #

@@ -21,7 +21,7 @@
 # - A loop, an explicit kernel, an FFT and a parallel scan compute the same numbers up to rounding; they differ in how many operations must wait for another. Section 4.2.
 # - The kernels are sums of exponentials *times polynomials*. With $n$ states they include every kernel that ends after $n$ steps, so "exponentials only" is too narrow. Sections 4.3 and 4.4.
 # - Gradients are governed by powers of $W$. It is the modulus of the eigenvalues that decides in the long run, and before that the angle between the eigenvectors. Section 4.5.
-# - Three choices make the unit trainable over long sequences: $|\lambda| < 1$ by construction, a start on a ring, and a gain $\sqrt{1-|\lambda|^2}$. Section 4.6.
+# - Three choices make the unit trainable over long sequences: $|\lambda| < 1$ by construction, a start with all eigenvalues in a ring just inside the unit circle, and a gain $\sqrt{1-|\lambda|^2}$. Section 4.6.
 # - The kernel is a sampled continuous kernel, so this is a special case of chapter 3; for sums of exponentials, **irregular times** cost $O(N)$ instead of $O(N^2)$, exactly. Section 4.7.
 # - What breaks: powers in single precision, dividing by cumulative products, $1-|\lambda|^2$ next to the circle. Section 4.8.
 #

@@ -13,13 +13,13 @@
 # %% [markdown]
 # # 5. Convolutional kernel networks
 #
-# **What you get, in a few lines.** A convolution compares patches with filters by inner products. Here the comparison is done in a space of infinite dimension, through a kernel, and brought back to numbers by the Nystrom projection. That gives a layer whose filters are points of the data, and a network that learns without labels.
+# **What you get, in a few lines.** A convolution compares patches with filters by inner products. Here the comparison is done in a space of infinite dimension, through a kernel, and brought back to numbers by the Nystrom projection, onto what a few chosen patches span. That gives a layer whose filters are points of the data, and a network that learns without labels.
 #
-# - On 5,000 small images of clothes, a two-layer network whose filters come from k-means alone reaches **more than 87 %** on 1,000 test images with a linear classifier; the same classifier on pixels stays **more than 4 points** below. It takes seconds on two CPU cores. (On 10,000 test images, and beside a well-trained CNN: [Reproductions](../book/reproductions.md#ckn-on-fashion-mnist-60000-images).)
+# - On 5,000 small images of clothes, a two-layer network whose filters come from k-means alone (centres of groups of similar patches) reaches **more than 87 %** on 1,000 test images with a linear classifier; the same classifier on pixels stays **more than 4 points** below. It takes seconds on two CPU cores. (On 10,000 test images, and beside a well-trained CNN: [Reproductions](../book/reproductions.md#ckn-on-fashion-mnist-60000-images).)
 # - The gradient with respect to the filters goes through an inverse square root of a matrix. It is derived, and stays finite **when eigenvalues coincide**, where differentiating an eigendecomposition gives NaN.
 # - The whole network, forward and backward, is written **once in torch and once without any framework** (NumPy, or CuPy with the same file). All gradients agree to eight digits and more.
 # - Seven listings of the source are executed. The patch sampler looks only at the **top left corner**; the CUDA correlation is right for squares and **wrong for rectangles**; the benchmark that makes a GPU 14,000 times faster **never waits for it**.
-# - A kernel matrix that is positive definite on paper can fail to factorise. Which ridge is honest depends on the number type and on repeated points; both are measured.
+# - A kernel matrix that is positive definite on paper can fail to factorise. How large a ridge, a small number added to its diagonal, is honest depends on the number type and on repeated points; both are measured.
 #
 # You need: matrices and eigenvalues, [chapter 1](01_convolution_arithmetic.ipynb), and nothing about kernels. References: Mairal, [End-to-end kernel learning with supervised convolutional kernel networks](https://arxiv.org/abs/1605.06265) (2016); Mairal, Koniusz, Harchaoui and Schmid, [Convolutional kernel networks](https://arxiv.org/abs/1406.3332) (2014).
 #
