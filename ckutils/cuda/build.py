@@ -23,6 +23,7 @@ COMMON = (
     "-ffp-contract=off",  # a*b + c rounds twice, the same on every machine
     "-fno-strict-aliasing",  # kernels read float* as float4*, as nvcc lets them
     "-fno-math-errno", "-fno-omit-frame-pointer",
+    "-fstack-clash-protection",  # a large frame meets the guard, and does not jump it
 )  # fmt: skip
 OPTIMIZE = {None: "-O2", "address": "-O1", "thread": "-O1"}
 DEFINE = {None: (), "address": ("-DCK_ADDRESS",), "thread": ("-DCK_THREAD",)}
