@@ -1,6 +1,6 @@
 """Does method="auto" take the fastest method? Every method over a grid of sizes.
 
-    python benchmarks/auto.py [--threads 2]
+    python -m benchmarks.auto [--threads 2]
 
 Prints auto's time over the best method's, its median and the worst cases. All methods
 of one size are timed in turn, in one run, and their medians are compared.
@@ -9,10 +9,10 @@ of one size are timed in turn, in one run, and their medians are compared.
 import argparse
 import itertools
 import statistics
-import time
 
 import torch
 
+from benchmarks.timing import in_turn
 from ckutils.fftconv import causal_conv
 
 SIZES = {"b": (1, 8), "c": (1, 4, 30), "t": (50, 300, 1000, 4000, 16000)}
@@ -21,30 +21,11 @@ MOST_PRODUCTS = 3e9  # direct sums beyond this are not worth the wait
 METHODS = ("auto", "direct", "fft", "overlap_add")
 
 
-def medians(functions: dict, *, rounds: int = 7, least: float = 0.01) -> dict:
-    """Median seconds of each function, called in turn, `least` seconds at a time."""
-    repeats = {}
-    for name, function in functions.items():
-        function()
-        start = time.perf_counter()
-        function()
-        once = time.perf_counter() - start
-        repeats[name] = max(1, int(least / max(once, 1e-7)))
-    times = {name: [] for name in functions}
-    for _ in range(rounds):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            for _ in range(repeats[name]):
-                function()
-            times[name].append((time.perf_counter() - start) / repeats[name])
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def regret(x, kernel) -> tuple[float, str]:
     """Auto's time over the best method's, and which that is."""
-    seconds = medians(
-        {m: lambda m=m: causal_conv(x, kernel, method=m) for m in METHODS}
-    )
+    ways = {m: lambda m=m: causal_conv(x, kernel, method=m) for m in METHODS}
+    times = in_turn(ways, "cpu", rounds=7, least=0.01)
+    seconds = {method: statistics.median(values) for method, values in times.items()}
     best = min(METHODS[1:], key=seconds.get)
     return seconds["auto"] / seconds[best], best
 

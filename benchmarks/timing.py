@@ -54,14 +54,7 @@ def measure(case: Case, device: str, *, rounds: int = 9, least: float = 0.02) ->
     ways = {"ckutils": case.ours, **case.peers}
     for name, way in case.peers.items():
         check_agreement(f"{case.operation} {case.size}, {name}", way, case)
-    repeats = {}
-    for name, way in ways.items():
-        once = seconds_of(way, 1, device)  # also warms up a second time
-        repeats[name] = max(1, math.ceil(least / max(once, 1e-9)))
-    times = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            times[name].append(seconds_of(way, repeats[name], device))
+    times = in_turn(ways, device, rounds=rounds, least=least)
     ours = times.pop("ckutils")
     median = statistics.median(ours)
     return {
@@ -77,6 +70,20 @@ def measure(case: Case, device: str, *, rounds: int = 9, least: float = 0.02) ->
         "peers": {name: compared(ours, theirs) for name, theirs in times.items()},
         "peak_bytes": peaks(ways) if device == "cuda" else {},
     }
+
+
+def in_turn(ways: Mapping[str, Callable], device: str, *, rounds: int, least: float):
+    """Seconds a call of each way, round after round, `least` seconds at a time."""
+    repeats = {}
+    for name, way in ways.items():
+        way()  # allocates, plans, compiles
+        once = seconds_of(way, 1, device)
+        repeats[name] = max(1, math.ceil(least / max(once, 1e-9)))
+    times = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            times[name].append(seconds_of(way, repeats[name], device))
+    return times
 
 
 def peaks(ways: Mapping[str, Callable]) -> dict[str, int]:
