@@ -40,7 +40,7 @@ nbval: .venv  ## only strict nbval over every notebook
 notebooks: .venv  ## execute the chapters whose .py has changed into the .ipynb beside it
 	$(PY) tools/notebooks.py $(CHAPTERS)
 
-pages: .venv  ## write the pages that are made from tables: claims, questions, notation, counts
+pages: .venv  ## write the pages that are made from tables, results and counts
 	$(PY) -m tools.pages
 
 lab: .venv  ## open the chapters in JupyterLab, .py and .ipynb paired
