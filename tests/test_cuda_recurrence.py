@@ -275,6 +275,17 @@ def test_the_operator_compiles_whole():
         assert torch.equal(mine, other)
 
 
+@pytest.mark.parametrize("length", [1, 50, 64, 65])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_states_are_contiguous_and_compiled_code_may_rely_on_it(length, reverse):
+    a, b, initial = torch.rand(2, length), torch.randn(2, length), torch.randn(2)
+    h = recurrence_op(a, b, initial, reverse)
+    assert h.is_contiguous()
+    if length == 50:  # inductor asserts the strides
+        compiled = torch.compile(recurrence_op, fullgraph=True)
+        assert torch.equal(compiled(a, b, initial, reverse), h)
+
+
 # The public function ------------------------------------------------------------------
 
 # shapes of a and b whose batch axes broadcast in every way

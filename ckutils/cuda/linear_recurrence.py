@@ -106,7 +106,8 @@ def recurrence_op(a: Tensor, b: Tensor, initial: Tensor, reverse: bool) -> Tenso
 
     a, b = (x.flip(-1) if reverse else x for x in (_full(a, b), b))
     h = _blocked_scan(a, b, initial)
-    return h.flip(-1) if reverse else h
+    # compiled code relies on what register_fake promises: contiguous, at every T
+    return (h.flip(-1) if reverse else h).contiguous()
 
 
 @recurrence_op.register_fake
