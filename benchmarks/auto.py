@@ -3,7 +3,9 @@
     python -m benchmarks.auto [--threads 2]
 
 Prints auto's time over the best method's, its median and the worst cases. All methods
-of one size are timed in turn, in one run, and their medians are compared.
+of one size are timed in turn, in one run, and their medians are compared. A size above
+1.20 is looked at five times in all, and the looks are printed: a direct sum that copies
+its input into fresh pages takes twice as long in one look as in the next.
 """
 
 import argparse
@@ -41,12 +43,16 @@ def main() -> None:
         if k > t or b * c * c * t * k > MOST_PRODUCTS:
             continue
         ratios[b, c, t, k] = regret(torch.randn(b, c, t), torch.randn(c, c, k))
-    worst = sorted(ratios.items(), key=lambda item: -item[1][0])
+    worst = sorted(ratios, key=ratios.get, reverse=True)
     print(f"{len(ratios)} sizes, {torch.get_num_threads()} threads")
     print(f"median auto/best {statistics.median(r for r, _ in ratios.values()):.2f}")
     print(f"within 1.20: {sum(r <= 1.2 for r, _ in ratios.values())}")
-    for size, (ratio, best) in worst[:12]:
-        print(f"{ratio:.2f}  (b, c, t, k) = {size}, best {best}")
+    for b, c, t, k in worst[:12]:
+        looks = [ratios[b, c, t, k]]
+        while len(looks) < 5 and looks[0][0] > 1.2:
+            looks.append(regret(torch.randn(b, c, t), torch.randn(c, c, k)))
+        seen = ", ".join(f"{ratio:.2f} ({best})" for ratio, best in looks)
+        print(f"(b, c, t, k) = {b, c, t, k}: {seen}")
 
 
 if __name__ == "__main__":

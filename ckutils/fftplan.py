@@ -12,21 +12,23 @@ from ckutils.checks import check_int
 # float64 multiplies them alike. Fitted to the timings that `benchmarks/auto.py`
 # takes, which prints how far the rule stays from the best method.
 _COST = {
-    "fft_call": 3.9e4,  # an FFT convolution, whatever its size
-    "add_call": 1.8e4,  # more, in blocks
+    "fft_call": 6.0e4,  # an FFT convolution, whatever its size
+    "add_call": 1.0e4,  # more, in blocks
     "transform": 0.16,  # a sample and a doubling of the FFT's length
     "beyond_cache": 0.88,  # a sample of an FFT longer than 2^14
+    "memory": 1.8,  # a sample, where more than 2^22 of them are held at once
     "product": 0.10,  # a complex product and sum
     "add": 0.52,  # a sample overlapped and added
-    "direct_call": 3.5e4,  # oneDNN, which torch takes for batches and large inputs
-    "direct": 0.0095,  # a real product and sum there, of 16 output channels at a time,
+    "direct_call": 1.8e4,  # oneDNN, which torch takes for batches and large inputs
+    "direct": 0.0075,  # a real product and sum there, of 16 output channels at a time,
     "direct_long": 0.019,  # with more than 640 taps an output,
-    "direct_pair": 0.025,  # and a sample of a pair of channels
+    "direct_pair": 0.020,  # and a sample of a pair of channels
     "columns_call": 8.6e3,  # else it copies the input k times and multiplies matrices
-    "column": 0.082,  # a number copied in the cache,
-    "column_beyond": 1.8,  # and one beyond it, about 2^21 numbers
-    "column_product": 0.028,
-    "depthwise_call": 1e5,  # oneDNN with a group a channel, again 16 at a time
+    "column": 0.12,  # a number copied in the cache,
+    "column_fresh": 0.25,  # in pages that may be fresh, from 2^17 numbers on,
+    "column_beyond": 1.8,  # and one beyond the cache, about 2^21 numbers
+    "column_product": 0.0125,
+    "depthwise_call": 1.2e5,  # oneDNN with a group a channel, again 16 at a time
     "depthwise": 0.023,
     "depthwise_sample": 0.3,
 }
@@ -94,6 +96,8 @@ def _fft_cost(b, c_in, c_out, t, k, block, depthwise) -> float:
     cost += _COST["product"] * pairs * rows * n / 2
     if n > 1 << 14:
         cost += _COST["beyond_cache"] * samples
+    if samples > 1 << 22:
+        cost += _COST["memory"] * samples
     if block < t:
         cost += _COST["add_call"] + _COST["add"] * rows * late * n * (1 + depthwise)
     return cost
@@ -106,6 +110,9 @@ def _direct_cost(b, c_in, c_out, t, k, single) -> float:
         each += _COST["direct_pair"]
         return _COST["direct_call"] + each * b * c_in * max(c_out, 16) * t
     columns = b * c_in * t * k
-    each = _COST["column" if columns <= 1 << 21 else "column_beyond"]
-    each += _COST["column_product"] * c_out
+    each = _COST["column_product"] * c_out
+    if columns <= 1 << 17:
+        each += _COST["column"]
+    else:
+        each += _COST["column_fresh" if columns <= 1 << 21 else "column_beyond"]
     return _COST["columns_call"] + each * columns
