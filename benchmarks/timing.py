@@ -142,17 +142,20 @@ def wait(device: str) -> None:
 
 
 def ceilings(device: str) -> dict:
-    """Measured here and now: bytes a second of a copy, operations of a product."""
+    """Measured here and now: bytes a second of a copy, operations of two products."""
     big = torch.randn(1 << (28 if device == "cuda" else 25), device=device)
     target = torch.empty_like(big)
     n = 8192 if device == "cuda" else 2048
-    a, b = torch.randn(2, n, n, device=device)
-    product = torch.empty(n, n, device=device)
     copy = best(lambda: target.copy_(big), device)
-    multiply = best(lambda: torch.mm(a, b, out=product), device)
+    rates = {}
+    for dtype in (torch.float32, torch.float64):
+        a, b = torch.randn(2, n, n, device=device, dtype=dtype)
+        product = torch.empty_like(a)
+        multiply = best(lambda a=a, b=b, c=product: torch.mm(a, b, out=c), device)
+        rates[str(dtype).removeprefix("torch.")] = 2 * n**3 / multiply / 1e9
     return {
         "copy_gb_per_s": 2 * big.numel() * 4 / copy / 1e9,
-        "product_gflop_per_s": 2 * n**3 / multiply / 1e9,
+        "product_gflop_per_s": rates,
     }
 
 

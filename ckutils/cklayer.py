@@ -74,7 +74,7 @@ class CKConv(nn.Module):
     def kernel(self, length: int, *, resolution: float = 1.0) -> Tensor:
         """psi at lags 0, 1/resolution, 2/resolution, ...: (c_out, c_in, length).
 
-        Chapter 3, eq. (3.20). The values of a function: no factor depends on the
+        Chapter 3, eq. (3.15). The values of a function: no factor depends on the
         resolution. They are 0 beyond the horizon, which is set if it was None.
 
         Args:
@@ -202,7 +202,7 @@ class CKConv(nn.Module):
         )
 
     def _positions(self, lags: Tensor) -> Tensor:
-        """Lag tau at 1 - 2 tau/(horizon - 1), with a last axis of 1; eq. (3.20)."""
+        """Lag tau at 1 - 2 tau/(horizon - 1), with a last axis of 1; eq. (3.15)."""
         positions = 1 - lags * (2 / max(1, self.horizon - 1))
         return positions[..., None].to(next(self.kernel_net.parameters()).dtype)
 

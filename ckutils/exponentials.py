@@ -29,7 +29,7 @@ def fit_exponentials(
 ) -> Exponentials:
     """kernel[t] ~ Re sum_k c_k a_k^t, |a_k| <= 1, by the shifts of a Hankel matrix.
 
-    Chapter 4, eq. (4.13). The rows of H[i, j] = kernel[i + j] span a space in which a
+    Chapter 4, eq. (4.12). The rows of H[i, j] = kernel[i + j] span a space in which a
     shift by one step is a small matrix; its eigenvalues are the poles. The weights then
     solve a linear least-squares problem. Source: Roy and Kailath (1989), "ESPRIT",
     IEEE Trans. Acoust. Speech Signal Process. 37(7).

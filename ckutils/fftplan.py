@@ -38,7 +38,7 @@ _COST = {
 def fft_length(least: int) -> int:
     """The smallest even n >= least whose prime factors are 2, 3, 5 and 7.
 
-    Chapter 3, eq. (3.8). FFT libraries are fast at these, and `irfft` is right without
+    Chapter 3, eq. (3.18). FFT libraries are fast at these, and `irfft` is right without
     a second thought at even ones.
 
     >>> fft_length(1567), fft_length(11), fft_length(1)

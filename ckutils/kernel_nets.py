@@ -17,7 +17,7 @@ from ckutils.checks import check_choice, check_int, check_number
 
 
 def _siren_start(fan_in: int, omega_0: float, first: bool, normed: bool):
-    """Bounds of the uniform weights and biases: eq. (3.16), and phases all round."""
+    """Bounds of the uniform weights and biases: eq. (3.11), and phases all round."""
     weight = 1 / fan_in if first else math.sqrt(6 / fan_in) / omega_0
     return weight, math.pi / omega_0
 
@@ -44,7 +44,7 @@ ACTIVATIONS = {
 class Siren(nn.Module):
     """h <- sin(omega_0 (W h + b)), layer by layer, then a linear readout.
 
-    Chapter 3, eq. (3.14). Source: Sitzmann et al. (2020), arXiv:2006.09661; as kernels,
+    Chapter 3, eq. (3.9). Source: Sitzmann et al. (2020), arXiv:2006.09661; as kernels,
     Romero et al. (2021), arXiv:2102.02611. omega_0 multiplies the bias too.
 
     Args:
@@ -101,7 +101,7 @@ class Siren(nn.Module):
 class Mlp(nn.Module):
     """h <- activation(W h + b), layer by layer, then a linear readout.
 
-    Chapter 3, eq. (3.13). Starts as torch's linear layers do.
+    Chapter 3, eq. (3.8). Starts as torch's linear layers do.
 
     Args:
         in_features, out_features, hidden_features, hidden_layers: sizes >= 1.
@@ -141,7 +141,7 @@ class Mlp(nn.Module):
 class RandomFourierNet(nn.Module):
     """h = (cos 2 pi B x, sin 2 pi B x) with a fixed random B, then ReLU layers.
 
-    Chapter 3, eq. (3.15). Source: Tancik et al. (2020), arXiv:2006.10739.
+    Chapter 3, eq. (3.10). Source: Tancik et al. (2020), arXiv:2006.10739.
 
     Args:
         in_features, out_features: sizes >= 1.

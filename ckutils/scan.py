@@ -32,7 +32,7 @@ def linear_recurrence(
 ) -> Tensor:
     """h_t = a_t h_{t-1} + b_t for t = 0, 1, ..., with h_{-1} = `initial`.
 
-    Chapter 4, eq. (4.8). Source: Blelloch (1990), "Prefix sums and their applications",
+    Chapter 4, eq. (4.5). Source: Blelloch (1990), "Prefix sums and their applications",
     section 1.4.
 
     Args:

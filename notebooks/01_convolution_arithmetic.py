@@ -55,8 +55,9 @@ from ckutils.checks import describe_runtime
 
 print(describe_runtime())
 
-# %%
+# %% tags=["hide-input"]
 import math
+import textwrap
 import time
 from itertools import product
 
@@ -76,7 +77,7 @@ from ckutils.training import accuracy, count_weights, fit, predict
 
 use_style()
 
-# %%
+# %% tags=["hide-input"]
 from ckutils.arithmetic import (
     conv_output_size,
     count_cost,
@@ -646,7 +647,7 @@ print("again and again:", pad(signal, [(6, 6)], "reflect").tolist(), "period 4")
 try:
     conv(signal.double()[None], torch.ones(1, 1, 7).double(), padding="reflect")
 except ValueError as error:
-    print(error)
+    print(textwrap.fill(str(error), 80))
 
 # %% [markdown]
 # ## 1.7 ★ How do I make a 1-D convolution causal: pad left, or pad both sides and cut?
@@ -1841,7 +1842,8 @@ for ax, (name, w) in zip(axes.T, kernels.items(), strict=True):
         _ = one.imshow(picture, cmap="gray")
         one.set_axis_off()
     _ = ax[0].set_title(f"{name}, rank {ranks[name]}", fontsize=8)
-print(missed)
+for name, share in missed.items():
+    print(f"{name:10s} the part that separation misses: {share:.2f}")
 plt.show()
 print(digest(missed=list(missed.values())))
 
@@ -2074,7 +2076,7 @@ for (name, count), marker in zip(flops.items(), "os^D", strict=True):
     )
     print(f"{name:14} operations / dense {operations:.3f}, time / dense {spent:.3f}")
 _ = ax.set(xscale="log", yscale="log", xlabel="arithmetic intensity (flop/byte)")
-_ = ax.set(ylabel="attained (Gflop/s)")
+_ = ax.set(ylabel="attained (Gflop/s)", ylim=(10, 2 * peak / 1e9))
 _ = ax.tick_params(axis="y", which="minor", labelleft=False)
 _ = ax.legend(loc="lower right")
 plt.show()
@@ -2554,7 +2556,7 @@ for ax, (name, slope) in zip(axes, maps.items(), strict=True):
 _ = axes[0].set(ylabel="output step")
 _ = fig.colorbar(picture, ax=axes, label="log10 of gradient")
 leaks = {name: bool((slope.triu(1) > 0).any()) for name, slope in maps.items()}
-print("gradient to a later input:", leaks)
+print("gradient to a later input:", " and ".join(n for n, leak in leaks.items() if leak))
 plt.show()
 print(digest(leaks=list(leaks.values())))
 
@@ -2624,7 +2626,7 @@ for mistake in mistakes:
     try:
         mistake()
     except ValueError as error:
-        print("-", error)
+        print(textwrap.fill(f"- {error}", 80, subsequent_indent="  "))
 
 # %% [markdown]
 # **Rounding.** A sum of $N$ products in floating point is off by at most about $N^2 \varepsilon \max|x| \max|w|$ in the worst case, and by far less as a rule: each of about $N$ roundings loses at most a fraction $\varepsilon$ (the rounding unit, $10^{-7}$ for float32) of a sum below $N \max|x| \max|w|$. For a 3 by 3 kernel over 256 channels, $N = 2304$: float32 keeps five digits or more here, and float64 is there for the asking. On a recent NVIDIA GPU, torch's convolutions use TF32 for float32 unless told otherwise, which keeps three; `torch.backends.cudnn.allow_tf32 = False` switches it off.

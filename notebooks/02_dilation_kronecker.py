@@ -63,7 +63,7 @@ from ckutils.checks import describe_runtime
 
 print(describe_runtime())
 
-# %%
+# %% tags=["hide-input"]
 import copy
 import time
 from functools import partial
@@ -74,7 +74,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# %%
+# %% tags=["hide-input"]
 from ckutils import kronecker
 from ckutils.checks import agree, digest, source
 from ckutils.convolution import conv, correlate2d
@@ -1801,7 +1801,9 @@ pairs = [(n, m) for n in ("context", "plain") for m in ("zeros", "reflect", "cir
 errors_at = {f"{name}, {mode}": border_error(name, mode) for name, mode in pairs}
 top = float(max(error.max() for error in errors_at.values()))
 fig = images(errors_at, columns=3, limits=(0, top), cmap="cividis")
-fig.set_size_inches(6.4, 4.6)
+fig.set_size_inches(6.8, 4.6)
+bar = fig.colorbar(fig.axes[0].images[0], ax=fig.axes, shrink=0.8)
+bar.set_label("mean error of a class probability")
 plt.show()
 print(digest(plain_inside=errors_at["plain, zeros"][10:-10, 10:-10] < 1e-9))
 

@@ -151,7 +151,7 @@ for name, y in results.items():
     rms = np.sqrt(np.mean((y - truth) ** 2))
     print(f"{name:20} rms error below 0.02: {bool(rms < 0.02)}")
 
-# %% mystnb={"image": {"alt": "Two panels. Left: the exponential kernel as eight stems at whole lags and as a smooth curve. Right: the reference integral, on which the function's output lies, while the free weights on irregular samples swing far away."}}
+# %% mystnb={"image": {"alt": "Two panels. Left: the exponential kernel as eight dots, half a second apart, and as a smooth curve. Right: the reference integral, on which the function's output lies, while the free weights on irregular samples swing far away."}}
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.6), width_ratios=(2, 3))
 _ = left.plot(np.linspace(0, 4, 100), np.exp(-np.linspace(0, 4, 100)), label="function")
 _ = left.plot(np.arange(0, 4, 0.5), np.exp(-np.arange(0, 4, 0.5)), "o", label="weights")
@@ -356,15 +356,15 @@ print("attention is linear:", torch.allclose(attend(3 * x), 3 * attend(x), atol=
 # A kernel network is only as good as the functions that it can become. Three families, all with two hidden layers of 32:
 #
 # $$
-# h \leftarrow \sigma(W h + b) \quad \text{with } \sigma \text{ ReLU, LeakyReLU or Swish}; \tag{3.13}
+# h \leftarrow \sigma(W h + b) \quad \text{with } \sigma \text{ ReLU, LeakyReLU or Swish}; \tag{3.8}
 # $$
 #
 # $$
-# h \leftarrow \sin\big(\omega_0\, (W h + b)\big), \quad \omega_0 \text{ fixed}; \tag{3.14}
+# h \leftarrow \sin\big(\omega_0\, (W h + b)\big), \quad \omega_0 \text{ fixed}; \tag{3.9}
 # $$
 #
 # $$
-# h \leftarrow (\cos 2\pi B x,\ \sin 2\pi B x) \quad \text{with a fixed random } B, \text{ then (3.13)}; \tag{3.15}
+# h \leftarrow (\cos 2\pi B x,\ \sin 2\pi B x) \quad \text{with a fixed random } B, \text{ then (3.8)}; \tag{3.10}
 # $$
 #
 # each followed by a linear readout. Six targets on $[-1, 1]$, 256 points, the same number of steps of Adam. All networks of a family train at once, with `torch.func.vmap`: eighteen of them, six targets by three seeds.
@@ -590,12 +590,12 @@ print(4 * count_weights(image_net), picture.numel())
 # Let a layer receive $h = \sin(\cdot)$ with phases spread evenly over the circle. Then $E[h^2] = \tfrac12$, whatever the argument was. With weights drawn evenly from $(-c, c)$, whose variance is $c^2/3$, the pre-activation $z = \omega_0 W h$ of $n$ inputs has
 #
 # $$
-# \operatorname{Var}(z) = \omega_0^2 \cdot n \cdot \frac{c^2}{3} \cdot \frac12 = 1 \quad\Longleftrightarrow\quad c = \frac{1}{\omega_0}\sqrt{\frac{6}{n} }. \tag{3.16}
+# \operatorname{Var}(z) = \omega_0^2 \cdot n \cdot \frac{c^2}{3} \cdot \frac12 = 1 \quad\Longleftrightarrow\quad c = \frac{1}{\omega_0}\sqrt{\frac{6}{n} }. \tag{3.11}
 # $$
 #
 # By hand, for $n = 32$ and $\omega_0 = 30$: $c = \sqrt{6/32}/30 = 0.433/30 = 0.0144$. The first layer is different: its input is the position, and $(-1/d, 1/d)$ lets $\omega_0$ alone decide how often the sines turn.
 #
-# The phases are where paper, code and descendants differ. In (3.14) $\omega_0$ multiplies the bias too, so a bias from $(-\pi/\omega_0, \pi/\omega_0)$ is a phase anywhere on the circle, and (3.16) holds in *every* layer, exactly in expectation. Without phases, $E[\sin^2 z]$ of a Gaussian $z$ is $(1 - e^{-2})/2 = 0.43$, and each layer loses a little:
+# The phases are where paper, code and descendants differ. In (3.9) $\omega_0$ multiplies the bias too, so a bias from $(-\pi/\omega_0, \pi/\omega_0)$ is a phase anywhere on the circle, and (3.11) holds in *every* layer, exactly in expectation. Without phases, $E[\sin^2 z]$ of a Gaussian $z$ is $(1 - e^{-2})/2 = 0.43$, and each layer loses a little:
 
 
 # %%
@@ -656,7 +656,7 @@ print(digest(ours=depth["ours"], published=depth["as published"]))
 # Weight normalisation learns a row $w$ of weights as length times direction,
 #
 # $$
-# w = g\, \frac{v}{\lVert v \rVert}. \tag{3.17}
+# w = g\, \frac{v}{\lVert v \rVert}. \tag{3.12}
 # $$
 #
 # From then on `weight` is computed from $g$ and $v$, and whatever is written into the computed tensor is gone at the next forward. The released CKConv code attaches the norm first and draws the SIREN weights second:
@@ -723,7 +723,7 @@ for goal in ("smooth", "chirp"):
 # At the start, yes. Multiply the first layer's argument by $\omega_0$: that scales the position. In later layers $\omega_0$ meets weights that were divided by it. Only the readout, divided as well, is smaller:
 #
 # $$
-# f_{\omega_0}(x) = \tfrac{1}{\omega_0} f_1(\omega_0 x) \quad \text{at the start, for the same random draw.} \tag{3.18}
+# f_{\omega_0}(x) = \tfrac{1}{\omega_0} f_1(\omega_0 x) \quad \text{at the start, for the same random draw.} \tag{3.13}
 # $$
 #
 # In training, no: a step of size $\eta$ on a hidden weight moves its product with $\omega_0$ by $\omega_0 \eta$. Same function, other dynamics.
@@ -737,7 +737,7 @@ def started(omega_0):
 
 one, thirty = started(1.0), started(30.0)
 x = torch.linspace(-1, 1, 101, dtype=torch.float64)[:, None]
-agree("(3.18)", 30 * thirty(x).detach(), one(30 * x).detach(), tol=1e-5)
+agree("(3.13)", 30 * thirty(x).detach(), one(30 * x).detach(), tol=1e-5)
 for net, scale in ((one, 1.0), (thirty, 30.0)):
     (scale * net(x * 30 / net.omega_0)).square().sum().backward()
 grads = [n.hidden[1].weight.grad.norm() for n in (one, thirty)]
@@ -747,7 +747,7 @@ print("gradient in the hidden weights, ratio:", round(float(grads[1] / grads[0])
 # And what does it do to the spectrum? A sine of the first layer, $\sin(\omega_0 w x)$ with $|w| \le 1$, turns at most $\omega_0/2\pi$ times a unit of position. The second layer is $\sin(z)$ with $z$ of spread one, which adds combinations, mainly of third order: about three times that band holds nearly everything. On a grid of $L$ lags the finest wave that can be told apart has $L/4$ cycles a unit, so
 #
 # $$
-# \text{band} \approx \frac{\omega_0}{2\pi}, \qquad \omega_0 \lesssim \frac{\pi}{2} \cdot \frac{L}{3} \quad\text{to stay below the grid.} \tag{3.19}
+# \text{band} \approx \frac{\omega_0}{2\pi}, \qquad \omega_0 \lesssim \frac{\pi}{2} \cdot \frac{L}{3} \quad\text{to stay below the grid.} \tag{3.14}
 # $$
 
 # %%
@@ -780,7 +780,7 @@ _ = (left.legend(loc="lower left", fontsize=7), right.legend())
 print(digest(cycles=edges_90))
 
 # %% [markdown]
-# The fit error follows: too small an $\omega_0$ cannot reach the target's frequencies, too large a one fills the space between the samples with waves of its own. The chirp has up to 18 cycles a unit, so (3.19) asks for an $\omega_0$ near $2\pi \cdot 18/3 \approx 38$. We train on every second point and test on the others:
+# The fit error follows: too small an $\omega_0$ cannot reach the target's frequencies, too large a one fills the space between the samples with waves of its own. The chirp has up to 18 cycles a unit, so (3.14) asks for an $\omega_0$ near $2\pi \cdot 18/3 \approx 38$. We train on every second point and test on the others:
 
 # %%
 share = {}
@@ -819,7 +819,7 @@ for lag in range(0, 128, 16):
 # A network dislikes inputs of 0 to 16,000. Lag $\tau$ of a kernel that reaches over $H$ samples (its *horizon*) is put at
 #
 # $$
-# p(\tau) = 1 - \frac{2 \tau}{H - 1}, \qquad \tau = 0, \dots, H - 1, \tag{3.20}
+# p(\tau) = 1 - \frac{2 \tau}{H - 1}, \qquad \tau = 0, \dots, H - 1, \tag{3.15}
 # $$
 #
 # so the present stands at $+1$ and the farthest past at $-1$, as in the released code. Worked out for $H = 5$: lags 0 to 4 stand at 1, 1/2, 0, −1/2, −1. What must never happen is that $H$ follows the length of the *test* signal: then every lag moves, and the kernel is stretched.
@@ -858,13 +858,13 @@ print("0.9^1000 in a recurrence below 1e-40:", bool(decay.double()[-1] < 1e-40))
 # A kernel as long as the signal makes (3.5) cost $L^2$ products for each pair of channels. The discrete Fourier transform turns a *circular* convolution of length $n$ into $n$ products,
 #
 # $$
-# \operatorname{DFT}(u \circledast v)[f] = \operatorname{DFT}(u)[f] \cdot \operatorname{DFT}(v)[f], \qquad (u \circledast v)[t] = \sum_{j=0}^{n-1} u[(t - j) \bmod n]\, v[j], \tag{3.9}
+# \operatorname{DFT}(u \circledast v)[f] = \operatorname{DFT}(u)[f] \cdot \operatorname{DFT}(v)[f], \qquad (u \circledast v)[t] = \sum_{j=0}^{n-1} u[(t - j) \bmod n]\, v[j], \tag{3.16}
 # $$
 #
 # and costs about $n \log_2 n$. Circular means that what leaves at the end comes in again at the beginning. A signal of $L$ samples and a kernel of $K \le L$ fill $L + K - 1$ places, so nothing wraps onto anything if
 #
 # $$
-# n \ge L + K - 1. \tag{3.10}
+# n \ge L + K - 1. \tag{3.17}
 # $$
 #
 # By hand: $x = (1, 0, 2)$, $k = (3, 2, 1)$. The full convolution is $(3, 2, 7, 4, 2)$. With $n = 4$ the last entry, 2, wraps onto the first: $(5, 2, 7, 4)$. With $n = 5$ it fits.
@@ -898,7 +898,7 @@ print(digest(wrong=[e > 1e-12 for e in wrap]))
 # One more sentence on 118: for a causal output only the first $L$ entries count, and the wrap reaches $L + K - 1 - n$ of *those*; the other outputs are right. `causal_conv` takes the smallest even $n$ without a prime factor above 7,
 #
 # $$
-# n = \min\{\, m \ge L + K - 1 :\ m \text{ even},\ m = 2^a 3^b 5^c 7^d \,\}, \tag{3.8}
+# n = \min\{\, m \ge L + K - 1 :\ m \text{ even},\ m = 2^a 3^b 5^c 7^d \,\}, \tag{3.18}
 # $$
 #
 # because FFTs split along prime factors.
@@ -1008,10 +1008,10 @@ print(digest(without=[without[n] > 1e-12 for n in sorted(without)]))
 # Every output of an FFT is a sum over *all* samples, so its rounding error belongs to all of them:
 #
 # $$
-# |\hat y[t] - y[t]| \lesssim \varepsilon \log_2(n)\, \lVert x \rVert\, \lVert k \rVert \quad \text{at every } t, \tag{3.11}
+# |\hat y[t] - y[t]| \lesssim \varepsilon \log_2(n)\, \lVert x \rVert\, \lVert k \rVert \quad \text{at every } t, \tag{3.19}
 # $$
 #
-# however small $y[t]$ is. A sound that begins with a bang, 10,000 times louder than the rest, loses its tail. A direct sum does not: each output has its own terms. Overlap-add cuts the signal into blocks and adds their convolutions, so the bound (3.11) holds with the norm of a *block*.
+# however small $y[t]$ is. A sound that begins with a bang, 10,000 times louder than the rest, loses its tail. A direct sum does not: each output has its own terms. Overlap-add cuts the signal into blocks and adds their convolutions, so the bound (3.19) holds with the norm of a *block*.
 
 # %%
 clip = torch.cat(spoken_digits().waveforms[:3])[:4000].double()  # half a second
@@ -1026,7 +1026,7 @@ errors = {
 errors["fft, float64"] = (causal_conv(x, echo, method="fft") - exact)[0, 0].abs()
 n, eps = fft_length(4199), torch.finfo(torch.float32).eps
 bound = eps * math.log2(n) * float(x.norm() * echo.norm())
-print("fft within (3.11):", bool(errors["fft"].max() <= bound))
+print("fft within (3.19):", bool(errors["fft"].max() <= bound))
 tail = {name: float(e[2000:].max()) for name, e in errors.items()}
 print("tail: fft errs 100 times more than overlap-add:",
       tail["fft"] > 100 * tail["overlap_add"])  # fmt: skip
@@ -1040,7 +1040,7 @@ fig, ax = plt.subplots(figsize=(7.2, 2.5))
 for name, e in errors.items():
     peak = F.max_pool1d(e.float()[None, None], 50)[0, 0]
     _ = ax.semilogy(torch.arange(80) * 50 / 8, peak + 1e-14, label=name, lw=1)
-_ = ax.axhline(bound, color=COLOURS["black"], lw=0.8, ls="--", label="bound (3.11)")
+_ = ax.axhline(bound, color=COLOURS["black"], lw=0.8, ls="--", label="bound (3.19)")
 _ = ax.set(xlabel="time (ms)", ylabel="largest error in 50 samples", ylim=(1e-13, 1e5))
 _ = ax.legend(ncols=3, loc="upper right", fontsize=7)
 
@@ -1048,7 +1048,7 @@ _ = ax.legend(ncols=3, loc="upper right", fontsize=7)
 print(digest(exact=exact[0, 0].abs().log10()))
 
 # %% [markdown]
-# Small negatives are the same error next to a true zero. A non-negative signal and kernel have a non-negative convolution, and the FFT's is one up to (3.11); clip it, or use the direct sum.
+# Small negatives are the same error next to a true zero. A non-negative signal and kernel have a non-negative convolution, and the FFT's is one up to (3.19); clip it, or use the direct sum.
 #
 # ### Why do half-precision FFTs fail unless the length is a power of two?
 #
@@ -1151,7 +1151,7 @@ for c in (1, 8, 30):
 # The backward pass needs no new formula. All three quantities meet in one sum of products,
 #
 # $$
-# T(g, k, x) = \sum_{b, o, i, t, j} g[b, o, t]\, k[o, i, j]\, x[b, i, t - j], \tag{3.12}
+# T(g, k, x) = \sum_{b, o, i, t, j} g[b, o, t]\, k[o, i, j]\, x[b, i, t - j], \tag{3.20}
 # $$
 #
 # whose derivative in $g$ is the convolution. Its derivative in $x$ is a convolution in reversed time with the channels exchanged, and that in $k$ correlates $g$ with $x$. Each of the three is a derivative of the same $T$, so each one's backward pass is the other two, to any order.
@@ -1384,7 +1384,7 @@ print(digest(step=seen["step"] > 0, released=seen["released"] > 0))
 
 # %% [markdown]
 # In a classifier that reads the whole sequence before it answers, no future exists, and the released norm is no error. In forecasting, in streaming, or with an output a step, it is. `CKBlock` normalises the channels of each step by default; `norm="released"` is there to run released weights.
-# By FFT, causality holds up to (3.11), because rounding knows no order. With direct sums it holds exactly, for the whole network:
+# By FFT, causality holds up to (3.19), because rounding knows no order. With direct sums it holds exactly, for the whole network:
 
 # %%
 x, t_out = torch.randn(1, 2, 50), 20
@@ -1496,7 +1496,7 @@ for wait_paper in (100, 200, 1000, 3000, 6000):
     print(f"T = {wait_paper}: reach suffices {reach >= wait_paper + 10}")
 
 # %% [markdown]
-# **omega_0, as a curve.** The published values for this task are 19.20, 34.71, 68.69, 43.65 and 69.97 for the five lengths, found by random search over $[0, 3000]$, for the released start. Here is what the same 224 steps give at $T = 60$, for our start. On a linear scale nearly all of $[0, 3000]$ lies above 100, where the kernel is finer than its grid; (3.19) puts the sensible end near $\tfrac{\pi}{2} \cdot 80/3 \approx 42$. Search on a logarithmic scale below it.
+# **omega_0, as a curve.** The published values for this task are 19.20, 34.71, 68.69, 43.65 and 69.97 for the five lengths, found by random search over $[0, 3000]$, for the released start. Here is what the same 224 steps give at $T = 60$, for our start. On a linear scale nearly all of $[0, 3000]$ lies above 100, where the kernel is finer than its grid; (3.14) puts the sensible end near $\tfrac{\pi}{2} \cdot 80/3 \approx 42$. Search on a logarithmic scale below it.
 
 # %% mystnb={"image": {"alt": "Left: training loss against step for GRU, TCN and CKCNN with the guessing level as a line; only CKCNN falls below it, far. Right: final loss against omega_0 on a logarithmic axis; a valley around 10 to 30, guessing level at both ends."}}
 sweep = {30.0: copied["CKCNN"].scores[-1]}
@@ -1973,7 +1973,7 @@ gap = torch.cos(2 * math.pi * 21.5 * (between + 1)) - torch.cos(
 print("and between the points they differ by up to", round(float(gap.abs().max()), 1))
 
 # %% [markdown]
-# **omega_0 too large** is the same failure, drawn by the start and not by the training: beyond (3.19) the kernel begins as white noise on the grid, and the sweep of Section 3.14 shows what that costs. At the far end of the interval $[0, 3000]$:
+# **omega_0 too large** is the same failure, drawn by the start and not by the training: beyond (3.14) the kernel begins as white noise on the grid, and the sweep of Section 3.14 shows what that costs. At the far end of the interval $[0, 3000]$:
 
 # %%
 for omega_0 in (10.0, 3000.0):
@@ -2081,7 +2081,7 @@ def causal_fft(x, kernel):
 check_causal_fft(causal_fft)
 
 # %% [markdown]
-# **Exercise 3.4** (20 minutes). Weight normalisation (3.17) learns length and direction of each row. Carry a gradient in $w$ back to $v$ and $g$, without autograd. Which part of it does $v$ never see?
+# **Exercise 3.4** (20 minutes). Weight normalisation (3.12) learns length and direction of each row. Carry a gradient in $w$ back to $v$ and $g$, without autograd. Which part of it does $v$ never see?
 #
 # ```python
 # def weight_norm_gradient(v, g, gradient):
@@ -2162,7 +2162,7 @@ check_stream(overlap_save)
 #
 # Each ends in something that is executed with the solution.
 #
-# **A** (5 minutes). A signal of 1,000 samples meets a kernel of 300. Which FFT length does (3.8) choose? And which is the shortest, of any factors, that gives the last 701 outputs right, though not the first?
+# **A** (5 minutes). A signal of 1,000 samples meets a kernel of 300. Which FFT length does (3.18) choose? And which is the shortest, of any factors, that gives the last 701 outputs right, though not the first?
 
 # %% tags=["hide-cell"]
 print("chosen:", fft_length(1000 + 300 - 1))

@@ -49,7 +49,7 @@ from ckutils.checks import describe_runtime
 
 print(describe_runtime())
 
-# %%
+# %% tags=["hide-input"]
 import math
 import time
 
@@ -181,12 +181,12 @@ print("from another h(-1) it misses, of |h(0)|:", round(float(missing[0]), 2))
 # From here on the matrix is diagonal; 4.4 says when that is no loss. Each state then has its own scalar recurrence, and the coefficient may even change from step to step:
 #
 # $$
-# h_t = a_t\, h_{t-1} + b_t, \qquad h_{-1} \text{ given}. \tag{4.8}
+# h_t = a_t\, h_{t-1} + b_t, \qquad h_{-1} \text{ given}. \tag{4.5}
 # $$
 #
 # For a constant $a_t = a$ and $b = Bx$ this is (4.1) with $W = \mathrm{diag}(a)$; the kernel is the geometric sequence $1, a, a^2, \dots$
 #
-# **1. The loop** is (4.8). Two operations a step, and each step waits for the one before. For one constant $a$ there is a compiled one, `scipy.signal.lfilter([1], [1, -a], b)`, which takes complex $a$ too; it has no row in the comparison below.
+# **1. The loop** is (4.5). Two operations a step, and each step waits for the one before. For one constant $a$ there is a compiled one, `scipy.signal.lfilter([1], [1, -a], b)`, which takes complex $a$ too; it has no row in the comparison below.
 #
 # **2. The explicit kernel** is the sum $h_t = \sum_\tau a^\tau b_{t-\tau}$ with the powers built by
 #
@@ -207,16 +207,16 @@ print("from another h(-1) it misses, of |h(0)|:", round(float(missing[0]), 2))
 # **4. The scan** regroups. Two steps in a row are again one step: first $h \mapsto a_1 h + b_1$, then $h \mapsto a_2 h + b_2$, together
 #
 # $$
-# (a_2, b_2) \circ (a_1, b_1) = (a_2 a_1,\; a_2 b_1 + b_2). \tag{4.9}
+# (a_2, b_2) \circ (a_1, b_1) = (a_2 a_1,\; a_2 b_1 + b_2). \tag{4.8}
 # $$
 #
 # This operation is associative, so any bracketing gives the same result, and brackets can be evaluated side by side. The package cuts time into blocks of 32 steps. Inside a block that starts at state $s$, the state after $j$ steps is
 #
 # $$
-# h_j = p_j\, s + q_j, \qquad p_j = a_j\, p_{j-1}, \quad q_j = a_j\, q_{j-1} + b_j, \tag{4.10}
+# h_j = p_j\, s + q_j, \qquad p_j = a_j\, p_{j-1}, \quad q_j = a_j\, q_{j-1} + b_j, \tag{4.9}
 # $$
 #
-# with $p, q$ computed in all blocks at once. The starts $s$ of the blocks follow one another by (4.10) too, so they are a recurrence of $T/32$ steps, solved in the same way. Nothing is divided, and $T$ need not be a power of two.
+# with $p, q$ computed in all blocks at once. The starts $s$ of the blocks follow one another by (4.9) too, so they are a recurrence of $T/32$ steps, solved in the same way. Nothing is divided, and $T$ need not be a power of two.
 
 # %%
 from ckutils.scan import _blocked_scan
@@ -262,7 +262,7 @@ print("the loop itself in single precision is off by more than 1e-6:", error > 1
 #
 # ### Has torch a parallel scan like JAX, or must I write the loop?
 #
-# Asked at [pytorch#95408](https://github.com/pytorch/pytorch/issues/95408), [tinygrad#3039](https://github.com/tinygrad/tinygrad/issues/3039). There is one, `torch._higher_order_ops.associative_scan`, still behind an underscore, and its documentation calls it a prototype. Here is a scan in ten lines for any length: before each pass, entry $t$ of $(a, b)$ is the composition (4.9) of the last $r$ steps.
+# Asked at [pytorch#95408](https://github.com/pytorch/pytorch/issues/95408), [tinygrad#3039](https://github.com/tinygrad/tinygrad/issues/3039). There is one, `torch._higher_order_ops.associative_scan`, still behind an underscore, and its documentation calls it a prototype. Here is a scan in ten lines for any length: before each pass, entry $t$ of $(a, b)$ is the composition (4.8) of the last $r$ steps.
 
 
 # %%
@@ -356,7 +356,7 @@ def seconds(run, repeats=5):
 
 
 def compose(left, right):
-    return left[0] * right[0], left[1] * right[0] + right[1]  # (4.9)
+    return left[0] * right[0], left[1] * right[0] + right[1]  # (4.8)
 
 
 # %% tags=["nbval-ignore-output"]
@@ -401,7 +401,7 @@ print(f"complex coefficients: {other / real:.1f} times the time of real ones")
 #
 # ### Can I scan a dense transition matrix, or only a diagonal one?
 #
-# Asked at [minimal-LRU#3](https://github.com/NicolasZucchet/minimal-LRU/issues/3), [pytorch#120189](https://github.com/pytorch/pytorch/issues/120189). The answer in the first thread, that a dense matrix rules out the parallel scan, is too strong. Composition (4.9) with matrices, $(W_2W_1,\; W_2 b_1 + b_2)$, is as associative as with numbers. What it rules out is a *cheap* scan: each composition multiplies two matrices, $n^3$ products where the diagonal form has $n$. Below: exact, counted, and equal to the diagonalised version (section 4.4).
+# Asked at [minimal-LRU#3](https://github.com/NicolasZucchet/minimal-LRU/issues/3), [pytorch#120189](https://github.com/pytorch/pytorch/issues/120189). The answer in the first thread, that a dense matrix rules out the parallel scan, is too strong. Composition (4.8) with matrices, $(W_2W_1,\; W_2 b_1 + b_2)$, is as associative as with numbers. What it rules out is a *cheap* scan: each composition multiplies two matrices, $n^3$ products where the diagonal form has $n$. Below: exact, counted, and equal to the diagonalised version (section 4.4).
 
 
 # %%
@@ -438,13 +438,13 @@ print("products a composition: dense", n**3 + n**2, "diagonal", 2 * n)
 # The second kernel starts at 0, rises to lag 9 or 10 and only then decays: it is no sum of exponentials. In general, a Jordan block of size $m$ with eigenvalue $\lambda$ contributes
 #
 # $$
-# \psi(\tau) = \sum_{k=0}^{m-1} c_k \binom{\tau}{k} \lambda^{\tau-k}, \tag{4.11}
+# \psi(\tau) = \sum_{k=0}^{m-1} c_k \binom{\tau}{k} \lambda^{\tau-k}, \tag{4.10}
 # $$
 #
 # and with all blocks together $n$ states make exactly the sums of exponentials times polynomials with at most $n$ coefficients in all. At $\lambda = 0$ the block is a shift register: $W$ moves each entry on by one place and $\psi$ is *any* kernel that ends after $n$ steps. So this is the class:
 #
 # $$
-# \psi(\tau) = C W^{\tau} U = \sum_{i} P_i(\tau)\, \lambda_i^{\tau} \;+\; \text{any values at } \tau < n_0, \tag{4.12}
+# \psi(\tau) = C W^{\tau} U = \sum_{i} P_i(\tau)\, \lambda_i^{\tau} \;+\; \text{any values at } \tau < n_0, \tag{4.11}
 # $$
 #
 # with $n_0$ at most the multiplicity of the eigenvalue 0. The notes' "one specific class: exponential functions" is right for a diagonalisable, invertible $W$ and too narrow otherwise.
@@ -476,7 +476,7 @@ print("its largest eigenvalue:", float(torch.linalg.eigvals(shift).abs().max()))
 # Any finite kernel is reached *exactly* with as many states as taps. How many are needed for a good approximation? `fit_exponentials` finds poles from the shifts of a Hankel matrix (ESPRIT) and weights by least squares:
 #
 # $$
-# \psi(\tau) \approx \operatorname{Re} \sum_{k=1}^{n} c_k\, a_k^{\tau}, \qquad |a_k| \le 1. \tag{4.13}
+# \psi(\tau) \approx \operatorname{Re} \sum_{k=1}^{n} c_k\, a_k^{\tau}, \qquad |a_k| \le 1. \tag{4.12}
 # $$
 #
 # For a real kernel the poles found are real or come in conjugate pairs, so $n$ counts both members of a pair, and the real part only removes rounding. A pair is four real numbers, two for $a_k$ and two for $c_k$: $n$ exponentials are $2n$ real numbers. (With the real part doing the work, one member of each pair is enough: section 4.4.)
@@ -599,7 +599,7 @@ print("the convolution", len(windowed) - 1, "samples, for this horizon")
 # If $W = V \Lambda V^{-1}$ with $\Lambda = \operatorname{diag}(\lambda_1, \dots, \lambda_n)$, the new state $z = V^{-1}h$ has separate entries:
 #
 # $$
-# z_t = \Lambda z_{t-1} + V^{-1} U x_t, \qquad h_t = V z_t, \qquad \psi(\tau) = V \Lambda^{\tau} V^{-1} U. \tag{4.5}
+# z_t = \Lambda z_{t-1} + V^{-1} U x_t, \qquad h_t = V z_t, \qquad \psi(\tau) = V \Lambda^{\tau} V^{-1} U. \tag{4.13}
 # $$
 #
 # The price is complex numbers, and a condition: $V$ must be invertible, and in floating point well enough so. Take the chain of 4.3 with two eigenvalues $\delta$ apart,
@@ -1404,7 +1404,8 @@ try:
     print({str(w.message)[:73] for w in caught if "complex" in str(w.message)})
 except Exception as error:  # no C++ compiler at hand
     print("torch.compile did not run here:", type(error).__name__)
-print({name: round(t / taken["complex, eager"], 2) for name, t in taken.items()})
+for name, t in taken.items():
+    print(f"{name:18s} {t / taken['complex, eager']:.2f} times complex, eager")
 
 # %% [markdown]
 # ## 4.9 On the GPU
@@ -1595,7 +1596,7 @@ largest, golden = torch.linalg.eigvalsh(W).max(), (1 + math.sqrt(5)) / 2
 agree("golden ratio: gradients explode", largest, golden, tol=1e-12)
 
 # %% [markdown]
-# **B** (5 minutes). Show with numbers that the composition (4.9) is associative but not commutative. Why does a scan need only the first?
+# **B** (5 minutes). Show with numbers that the composition (4.8) is associative but not commutative. Why does a scan need only the first?
 
 
 # %% tags=["hide-cell"]
@@ -1608,7 +1609,7 @@ print("associative:", after(after(r, q), p) == after(r, after(q, p)))
 print("commutative:", after(p, q) == after(q, p))
 
 # %% [markdown]
-# **C** (10 minutes). Your `prefix_scan` knows nothing of recurrences. Solve (4.8) with it.
+# **C** (10 minutes). Your `prefix_scan` knows nothing of recurrences. Solve (4.5) with it.
 
 # %% tags=["hide-cell"]
 a = torch.rand(37, generator=draw, dtype=F64)
@@ -1616,7 +1617,7 @@ b = torch.randn(37, generator=draw, dtype=F64)
 steps = list(zip(a, b, strict=True))
 reached = prefix_scan(lambda earlier, later: after(later, earlier), steps)
 h = torch.stack([offset for _, offset in reached])  # from h(-1) = 0
-agree("prefixes of (4.9) = the loop", h, linear_recurrence(a, b), tol=1e-12)
+agree("prefixes of (4.8) = the loop", h, linear_recurrence(a, b), tol=1e-12)
 
 # %% [markdown]
 # **D** (10 minutes). Run (4.16) from the end with `linear_recurrence` and flips, for coefficients that change, and compare with exercise 4.5.

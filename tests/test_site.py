@@ -4,6 +4,7 @@ import importlib
 import inspect
 import json
 import re
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +38,14 @@ def test_the_five_sources_learn_again_what_the_figure_shows(found):
         assert np.abs(error).max() < 0.1, name
 
 
-def test_the_figure_is_drawn_from_its_numbers(found, tmp_path):
-    figure = five_ways.draw(found)
+@pytest.mark.parametrize(("columns", "size"), [(5, (210, 720)), (2, (630, 360))])
+def test_the_figure_is_drawn_from_its_numbers(found, tmp_path, columns, size):
+    figure = five_ways.draw(found, columns)
     figure.savefig(tmp_path / "again.png")
     plt.close(figure)
-    old, new = (plt.imread(p) for p in (five_ways.PICTURE, tmp_path / "again.png"))
-    assert old.shape == new.shape == (210, 720, 4)
+    files = five_ways.PICTURES[columns], tmp_path / "again.png"
+    old, new = (plt.imread(p) for p in files)
+    assert old.shape == new.shape == (*size, 4)
     assert np.abs(old - new).mean() < 0.01
 
 
@@ -51,15 +54,17 @@ def test_another_kernel_is_another_figure(found, tmp_path):
     figure = five_ways.draw(other)
     figure.savefig(tmp_path / "other.png")
     plt.close(figure)
-    old, new = (plt.imread(p) for p in (five_ways.PICTURE, tmp_path / "other.png"))
+    old, new = (plt.imread(p) for p in (five_ways.PICTURES[5], tmp_path / "other.png"))
     assert np.abs(old - new).mean() > 0.01
 
 
 def test_the_landing_page_shows_it_and_says_what_it_shows(found):
     text = (ROOT / "book" / "intro.md").read_text()
-    assert "```{image} _static/five_ways.png" in text
-    alt = re.search(r":alt: (.*)", text)[1]
-    for one in found.values():
+    for picture in five_ways.PICTURES.values():
+        assert f"```{{image}} _static/{picture.name}" in text
+    alternatives = re.findall(r":alt: (.*)", text)
+    assert len(alternatives) == 2
+    for alt, one in product(alternatives, found.values()):
         assert f"{100 * one['error']:.0f}" in alt
     for page in sections.chapters().values():
         assert f"](../{page}.ipynb)" in text

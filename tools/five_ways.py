@@ -3,7 +3,8 @@
 Spoken digits pass a system (a resonance and its echo) and come out with some hiss.
 Five models of the system's kernel, one a chapter, learn it from that one recording, by
 the same loss and the same loop. `main` writes the numbers to book/_data/five_ways.json
-and draws book/_static/five_ways.png from them; tests/test_site.py does both again.
+and draws book/_static/five_ways.png from them, and for narrow screens
+five_ways_narrow.png; tests/test_site.py does all of it again.
 """
 
 import json
@@ -25,7 +26,8 @@ from ckutils.recurrence import LinearRecurrentUnit
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "book" / "_data" / "five_ways.json"
-PICTURE = ROOT / "book" / "_static" / "five_ways.png"
+STATIC = ROOT / "book" / "_static"
+PICTURES = {5: STATIC / "five_ways.png", 2: STATIC / "five_ways_narrow.png"}
 LAGS = 64
 
 
@@ -155,19 +157,24 @@ def learn_all() -> dict:
 # Drawing ---------------------------------------------------------------------------
 
 
-def draw(found: dict):
+def draw(found: dict, columns: int = 5):
     """Five panels, the true kernel in grey in each; returns the figure."""
     use_style()
-    figure, axes = plt.subplots(1, 5, figsize=(WIDTH, 2.1), sharey=True)
+    rows = -(-len(found) // columns)
+    size = (WIDTH if columns == 5 else WIDTH / 2, 2.1 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
     colours = ("blue", "vermilion", "green", "purple", "black")
-    for ax, (name, one), colour in zip(axes, found.items(), colours, strict=True):
+    for ax in axes.flat[len(found) :]:
+        ax.remove()
+    for ax, (name, one), colour in zip(axes.flat, found.items(), colours, strict=False):
         ax.fill_between(range(LAGS), truth(), step="mid", color="#c9c9c9", lw=0)
         ax.plot(one["kernel"], drawstyle="steps-mid", color=COLOURS[colour], lw=1.2)
         ax.set_title(name, fontsize=8)
         told = f"{one['numbers']} numbers, {100 * one['error']:.0f} % off"
         ax.set_xlabel(f"lag\n{told}", fontsize=7.5)
         ax.set_xticks([0, 32, 63])
-    axes[0].set_ylabel("kernel")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("kernel")
     return figure
 
 
@@ -176,8 +183,8 @@ def main() -> None:
     found = learn_all()
     lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in found.items()]
     DATA.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-    figure = draw(found)
-    figure.savefig(PICTURE)
+    for columns, picture in PICTURES.items():
+        draw(found, columns).savefig(picture)
     for name, one in found.items():
         print(f"{name:24} {one['numbers']:4} numbers, error {one['error']}")
 

@@ -29,9 +29,11 @@ def share(rate: float, ceiling: float) -> str:
     return f"{100 * rate / ceiling:.2g} %"
 
 
-def roof(run: dict, flop_per_byte: float) -> float:
-    """GFLOP/s that an operation of this intensity could reach."""
-    return min(run["product_gflop_per_s"], flop_per_byte * run["copy_gb_per_s"])
+def roof(run: dict, flop_per_byte: float, dtype: str = "float32") -> float:
+    """GFLOP/s that an operation of this intensity could reach in this type."""
+    double = dtype in ("float64", "complex128")
+    product = run["product_gflop_per_s"]["float64" if double else "float32"]
+    return min(product, flop_per_byte * run["copy_gb_per_s"])
 
 
 def table(run: dict) -> list[str]:
@@ -66,7 +68,7 @@ def line(run: dict, row: dict) -> str:
         f"{name} **{peer['ratio']:.2g}** ({peer['low']:.2g} to {peer['high']:.2g})"
         for name, peer in row["peers"].items()
     )
-    reach = share(row["gflop_per_s"], roof(run, row["flop_per_byte"]))
+    reach = share(row["gflop_per_s"], roof(run, row["flop_per_byte"], row["dtype"]))
     size = f"{row['size']}, {row['dtype']}"
     return f"| {size} | {row['flop_per_byte']:.3g} | {reach} | {others} |"
 
@@ -84,7 +86,7 @@ def section(name: str, run: dict) -> list[str]:
         "",
         f"{run['device']}{threads}; {', '.join(versions)}; {run['date']}, commit "
         f"{run['commit']} (`book/_data/benchmarks/{name}.json`). On this machine, in "
-        f"this run, a product of matrices made {machine_balance(run):.3g} operations "
+        f"this run, a product of matrices in float32 made {machine_balance(run):.3g} operations "
         "in the time in which a copy moved a byte. A ratio above 1 says how many times "
         "longer the other way took.",
         "",
@@ -93,7 +95,7 @@ def section(name: str, run: dict) -> list[str]:
 
 
 def machine_balance(run: dict) -> float:
-    return run["product_gflop_per_s"] / run["copy_gb_per_s"]
+    return run["product_gflop_per_s"]["float32"] / run["copy_gb_per_s"]
 
 
 def kernels() -> list[str]:
@@ -129,7 +131,7 @@ def page() -> str:
 
 
 def draw(run: dict, path: Path) -> None:
-    """The roof of the CPU run and its rows beneath it."""
+    """The roofs of the CPU run and its rows beneath them."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -143,7 +145,9 @@ def draw(run: dict, path: Path) -> None:
     fig, ax = plt.subplots(figsize=(7.2, 4.2))
     rows = run["rows"]
     x = np.geomspace(0.1, 2 * max(row["flop_per_byte"] for row in rows), 200)
-    ax.plot(x, [roof(run, v) for v in x], color="0.4", linewidth=2)
+    for dtype, style in (("float32", "-"), ("float64", "--")):
+        top = [roof(run, v, dtype) for v in x]
+        ax.plot(x, top, style, color="0.4", linewidth=2, label=f"roof, {dtype}")
     names = list(dict.fromkeys(row["operation"] for row in rows))
     looks = itertools.product("osD^", list(COLOURS.values())[:4])
     for name, (marker, colour) in zip(names, looks, strict=False):

@@ -23,7 +23,7 @@ _GROUP_BYTES, _PIECE_BYTES = 1 << 26, 1 << 25
 def convolve(rows: Tensor, kernel: Tensor, n: int, keep: int) -> Tensor:
     """The first `keep` samples of the convolution, circular over n, of each row.
 
-    Chapter 3, eq. (3.9). rows (b, c_in, t), kernel (c_out, c_in, k): (b, c_out, keep).
+    Chapter 3, eq. (3.16). rows (b, c_in, t), kernel (c_out, c_in, k): (b, c_out, keep).
     """
     c_out, c_in, _ = kernel.shape
     x_hat = torch.fft.rfft(rows, n)
@@ -39,7 +39,7 @@ def convolve(rows: Tensor, kernel: Tensor, n: int, keep: int) -> Tensor:
 def lags(late: Tensor, rows: Tensor, n: int, k: int) -> Tensor:
     """How rows of one signal go with those of another at each lag j < k.
 
-    Chapter 3, eq. (3.12): the gradient in a kernel. late (b, c_out, t'), rows (b, c_in,
+    Chapter 3, eq. (3.20): the gradient in a kernel. late (b, c_out, t'), rows (b, c_in,
     t): (c_out, c_in, k).
     """
     c_out, c_in = late.shape[1], rows.shape[1]

@@ -1,4 +1,4 @@
-// h_t = a_t h_{t-1} + b_t along the last axis, t = 0 ... T - 1                (eq. 4.8)
+// h_t = a_t h_{t-1} + b_t along the last axis, t = 0 ... T - 1                (eq. 4.5)
 //
 // b and h are (rows, T); a is (a_rows, T), or (a_rows, 1) for a coefficient that does
 // not change, and row r of b takes row r % a_rows of a. `initial` (rows) is the state

@@ -28,7 +28,7 @@ class Launch(NamedTuple):
 
 
 def plan(rows: int, T: int, dtype, kernel: str = "linear_recurrence") -> Launch:
-    """Grid and block: integers only. Chapter 4, eq. (4.8).
+    """Grid and block: integers only. Chapter 4, eq. (4.5).
 
     Rows of up to 256 packs of 16 bytes are one tile; longer ones are cut evenly. Short
     rows share a block.
@@ -53,7 +53,7 @@ def run_kernel(
 ) -> Tensor:
     """h (rows, T) by one of the forward kernels, on b's device: a GPU or the emulator.
 
-    Chapter 4, eq. (4.8). `how` goes to the launch, as schedule="reverse".
+    Chapter 4, eq. (4.5). `how` goes to the launch, as schedule="reverse".
     """
     h = b.new_empty(b.shape)
     _launch(kernel, (a, b, initial), (h,), reverse, how)
@@ -63,7 +63,7 @@ def run_kernel(
 def run_backward(a, h, initial, g, reverse=False, **how) -> tuple[Tensor, Tensor]:
     """(ga, s): the gradients in a, at full size, and in b by the backward kernel.
 
-    Chapter 4, eq. (4.8).
+    Chapter 4, eq. (4.5).
     """
     ga, s = h.new_empty(h.shape), h.new_empty(h.shape)
     inputs = a, h, initial, g
@@ -92,7 +92,7 @@ def _ready(x: Tensor) -> Tensor:
 def recurrence_op(a: Tensor, b: Tensor, initial: Tensor, reverse: bool) -> Tensor:
     """h_t = a_t h_{t-1} + b_t from h_{-1} = initial; from the end if `reverse`.
 
-    Chapter 4, eq. (4.8).
+    Chapter 4, eq. (4.5).
 
     Args:
         a: (a_rows, T) or (a_rows, 1), a_rows a divisor of b's rows; float32, float64,

@@ -49,7 +49,7 @@ def has_kernels(x: Tensor) -> bool:
 def spectral_product(a: Tensor, b: Tensor, conjugate: bool) -> Tensor:
     """y[p, q, f] = sum_s a[p, s, f] b[q, s, f], or with conj(b[q, s, f]).
 
-    Chapter 3, eqs. (3.5) and (3.9), frequency by frequency.
+    Chapter 3, eqs. (3.5) and (3.16), frequency by frequency.
 
     Args:
         a: (p, s, f), complex64 or complex128, on any device.

@@ -1,5 +1,5 @@
 // Y[p, q, f] = sum_s A[p, s, f] B[q, s, f], or with conj(B[q, s, f]): eqs. (3.5) and
-// (3.9), frequency by frequency. What a convolution needs between its transforms:
+// (3.16), frequency by frequency. What a convolution needs between its transforms:
 //   y       p batch,  q output, s input:  A = X,       B = K
 //   grad x  p batch,  q input,  s output: A = grad Y,  B = K, conjugated
 //   grad k  p output, q input,  s batch:  A = grad Y,  B = X, conjugated

@@ -49,7 +49,7 @@ def check_wrapped_outputs(f: Callable) -> None:
     first `signal` outputs differ from the causal convolution (3.5)?
     """
     rows = (
-        (5, 3, 3, "n = L + K - 1, eq. (3.10): nothing wraps."),
+        (5, 3, 3, "n = L + K - 1, eq. (3.17): nothing wraps."),
         (4, 3, 3, "The full convolution has 5 entries; one of them wraps."),
         (1000, 1000, 300, "1299 entries on 1000 places."),
         (2048, 1000, 300, "Longer than needed is not better than right."),
@@ -104,7 +104,7 @@ def _weight_norm_gradient(v, g, gradient) -> tuple:
 
 
 def check_weight_norm_gradient(f: Callable) -> None:
-    """f(v, g, gradient) -> gradients in v and g of the normalised weight (3.17).
+    """f(v, g, gradient) -> gradients in v and g of the normalised weight (3.12).
 
     Chapter 3, exercise 3.4, 20 minutes. Row by row w = g v / |v|, with v (rows, n) and
     g (rows, 1); `gradient` (rows, n) is the one in w. float64, without autograd.

@@ -137,7 +137,7 @@ def check_hold(f: Callable) -> None:
 
 
 def _reverse(a, b, g) -> tuple:
-    """torch differentiates the loop (4.8)."""
+    """torch differentiates the loop (4.5)."""
     a, b = a.clone().requires_grad_(), b.clone().requires_grad_()
     h, states = torch.zeros_like(b[0]), []
     for t in range(len(b)):
