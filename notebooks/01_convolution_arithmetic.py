@@ -2556,7 +2556,9 @@ for ax, (name, slope) in zip(axes, maps.items(), strict=True):
 _ = axes[0].set(ylabel="output step")
 _ = fig.colorbar(picture, ax=axes, label="log10 of gradient")
 leaks = {name: bool((slope.triu(1) > 0).any()) for name, slope in maps.items()}
-print("gradient to a later input:", " and ".join(n for n, leak in leaks.items() if leak))
+print(
+    "gradient to a later input:", " and ".join(n for n, leak in leaks.items() if leak)
+)
 plt.show()
 print(digest(leaks=list(leaks.values())))
 

@@ -345,13 +345,15 @@ def test_held_out_images_are_no_training_images():
     assert torch.equal(part.train_images.flatten().long(), part.train_labels)
 
 
-def test_the_published_gradient_is_not_that_of_its_root():
+@pytest.mark.parametrize("eps", [1e-3, 1e-2])
+def test_the_published_gradient_is_not_that_of_its_root(eps):
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(4, 4, generator=draw, dtype=torch.float64)
     gram = (x @ x.mT).requires_grad_()
 
     def root(right):
-        return lambda g: ckn_gradient.PublishedRoot.apply((g + g.mT) / 2, right).sum()
+        apply = ckn_gradient.PublishedRoot.apply
+        return lambda g: apply((g + g.mT) / 2, right, eps).sum()
 
     assert torch.autograd.gradcheck(root(True), (gram,))
     with pytest.raises(RuntimeError, match="Jacobian mismatch"):

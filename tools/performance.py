@@ -86,9 +86,9 @@ def section(name: str, run: dict) -> list[str]:
         "",
         f"{run['device']}{threads}; {', '.join(versions)}; {run['date']}, commit "
         f"{run['commit']} (`book/_data/benchmarks/{name}.json`). On this machine, in "
-        f"this run, a product of matrices in float32 made {machine_balance(run):.3g} operations "
-        "in the time in which a copy moved a byte. A ratio above 1 says how many times "
-        "longer the other way took.",
+        "this run, a product of matrices in float32 made "
+        f"{machine_balance(run):.3g} operations in the time in which a copy moved a "
+        "byte. A ratio above 1 says how many times longer the other way took.",
         "",
         *table(run),
     ]
