@@ -2294,8 +2294,10 @@ agree("a shared window commutes", got, layer(x).detach(), tol=1e-5)
 # - D. W. Romero, A. Kuzina, E. J. Bekkers, J. M. Tomczak, M. Hoogendoorn: *CKConv: Continuous kernel convolution for sequential data*, ICLR 2022, [arXiv:2102.02611](https://arxiv.org/abs/2102.02611).
 #   The [released code](https://github.com/dwromero/ckconv) is meant here as of its commit `d44c644` of November 2021.
 # - V. Sitzmann, J. N. P. Martel, A. W. Bergman, D. B. Lindell, G. Wetzstein: *Implicit neural representations with periodic activation functions*, NeurIPS 2020, [arXiv:2006.09661](https://arxiv.org/abs/2006.09661).
+# - A. Rahimi, B. Recht: *Random features for large-scale kernel machines*, NeurIPS 2007, [its page](https://papers.nips.cc/paper/2007/hash/013a006f03dbc5392effeb8f18fda755-Abstract.html): where random Fourier features come from.
 # - M. Tancik et al.: *Fourier features let networks learn high frequency functions in low dimensional domains*, NeurIPS 2020, [arXiv:2006.10739](https://arxiv.org/abs/2006.10739).
 # - D. W. Romero, R.-J. Bruintjes, J. M. Tomczak, E. J. Bekkers, M. Hoogendoorn, J. C. van Gemert: *FlexConv*, ICLR 2022, [arXiv:2110.08059](https://arxiv.org/abs/2110.08059): kernels with a learned window.
+# - D. W. Romero, D. M. Knigge, A. Gu, E. J. Bekkers, E. Gavves, J. M. Tomczak, M. Hoogendoorn: *Towards a general purpose CNN for long range dependencies in ND*, 2022, [arXiv:2206.03398](https://arxiv.org/abs/2206.03398): continuous kernels in one, two and three dimensions.
 # - T. Salimans, D. P. Kingma: *Weight normalization*, NeurIPS 2016, [arXiv:1602.07868](https://arxiv.org/abs/1602.07868).
 # - S. Bai, J. Z. Kolter, V. Koltun: *An empirical evaluation of generic convolutional and recurrent networks*, [arXiv:1803.01271](https://arxiv.org/abs/1803.01271): the TCN and the two tests of memory.
 # - T. G. Stockham: *High-speed convolution and correlation*, 1966, [doi:10.1145/1464182.1464209](https://doi.org/10.1145/1464182.1464209): overlap-add.

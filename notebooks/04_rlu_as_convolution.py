@@ -1401,7 +1401,8 @@ try:
         for name, (step, data) in forms.items():
             quick = torch.compile(step)
             taken[f"{name}, compiled"] = seconds(lambda q=quick, d=data: q(*d))
-    print({str(w.message)[:73] for w in caught if "complex" in str(w.message)})
+    for text in {str(w.message)[:73] for w in caught if "complex" in str(w.message)}:
+        print(text)
 except Exception as error:  # no C++ compiler at hand
     print("torch.compile did not run here:", type(error).__name__)
 for name, t in taken.items():

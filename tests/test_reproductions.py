@@ -143,6 +143,17 @@ def test_a_section_by_hand(tmp_path):
     assert "| run | held-out accuracy | seeds |" in reproductions.page(tmp_path)
 
 
+def test_the_two_tests_of_memory_have_a_column_each(tmp_path):
+    record = example(score=0.004, solved=True)
+    record["cases"]["a / seed 0"]["label"] = "adding, T = 5: a"
+    other = {"label": "copy, T = 5: a", "results": {"score": 0.9, "solved": False}}
+    record["cases"]["b / seed 0"] = record["cases"]["a / seed 0"] | other
+    (tmp_path / "x.json").write_text(json.dumps(record))
+    text = reproductions.page(tmp_path)
+    assert "| run | mean squared error | solved | seeds |" in text
+    assert "| run | symbols recalled | solved | seeds |" in text
+
+
 # What the chapters quote -------------------------------------------------------------
 
 COPY = "copy, T = {}: {}"

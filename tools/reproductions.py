@@ -137,6 +137,7 @@ def tables(record: dict) -> list[str]:
     """One table for each set of results; what was chosen comes last."""
     kinds = {}
     for label, cases in labels(record).items():
+        cases = [c | {"results": _named(label, c["results"])} for c in cases]
         keys = tuple(cases[0]["results"])
         kinds.setdefault(("choice" in label, keys), {})[label] = cases
     lines = []
@@ -145,6 +146,13 @@ def tables(record: dict) -> list[str]:
             lines += [CHOSEN, ""]
         lines += [*table(groups, choice), ""]
     return lines
+
+
+def _named(label: str, results: dict) -> dict:
+    """The two tests of memory have a score each, of different kinds."""
+    test = label.partition(",")[0]
+    score = {"copy": "symbols recalled", "adding": "mean squared error"}.get(test)
+    return {score if score and k == "score" else k: v for k, v in results.items()}
 
 
 CHOSEN = "What was chosen, on samples that no test saw:"
