@@ -159,7 +159,7 @@ def draw(run: dict, path: Path) -> None:
         )  # fmt: skip
     ax.set(xscale="log", yscale="log", ylabel="achieved, GFLOP/s")
     ax.set_xlabel("operations per byte of inputs and outputs (flop/B)")
-    ax.legend(fontsize=8, loc="lower right")
+    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     fig.savefig(path, metadata={"Date": None}, facecolor="white")
     plt.close(fig)
 
