@@ -53,7 +53,7 @@ ABOUT = (
     "'An odd length' leaves out the first sample of 2,000 test images, so that all "
     "lags to the end stay as they were: once with this book's exact convolution, "
     "once with the released formula. That formula reads the spectrum of an odd "
-    "length as one of a sample less, which stretches time by up to half a sample: "
+    "length as one of a sample less, which squeezes time by up to half a sample: "
     "much for noise, little for a smooth signal. The released network takes this "
     "formula from its training length on; below, it sums directly and is exact, so "
     "the last row forces the formula."

@@ -226,7 +226,7 @@ source(_blocked_scan)
 # %% [markdown]
 # ### Should the recurrent and the convolutional mode give the same numbers, and why do mine not?
 #
-# Asked at [s4#115](https://github.com/state-spaces/s4/issues/115), [s4 PR#114](https://github.com/state-spaces/s4/pull/114), [mamba-minimal#11](https://github.com/johnma2006/mamba-minimal/issues/11). They should, up to rounding, if three things hold: both modes use the *same* discretised coefficients, both include the initial state, and the tolerance is that of the arithmetic. In double precision a term that is $d$ steps old has passed $2d$ roundings in a loop; an FFT errs by about $\varepsilon \log_2 T\, \|\psi\|\, \|b\|$ at every $t$, also where $h_t$ is small. (The norms are over all steps, of the kernel $\psi = (1, a, a^2, \dots)$ and of the input.)
+# Asked at [s4#115](https://github.com/state-spaces/s4/issues/115), [s4 PR#114](https://github.com/state-spaces/s4/pull/114), [mamba-minimal#11](https://github.com/johnma2006/mamba-minimal/issues/11). They should, up to rounding, if three things hold: both modes use the *same* discretised coefficients (how a continuous rate becomes a coefficient: section 4.7), both include the initial state, and the tolerance is that of the arithmetic. In double precision a term that is $d$ steps old has passed $2d$ roundings in a loop; an FFT errs by about $\varepsilon \log_2 T\, \|\psi\|\, \|b\|$ at every $t$, also where $h_t$ is small. (The norms are over all steps, of the kernel $\psi = (1, a, a^2, \dots)$ and of the input.)
 
 # %%
 from ckutils.recurrence import geometric_spectrum, powers
@@ -473,7 +473,7 @@ print("its largest eigenvalue:", float(torch.linalg.eigvals(shift).abs().max()))
 # %% [markdown]
 # ### The other way round: fit a given kernel
 #
-# Any finite kernel is reached *exactly* with as many states as taps. How many are needed for a good approximation? `fit_exponentials` finds poles from the shifts of a Hankel matrix (ESPRIT) and weights by least squares:
+# Any finite kernel is reached *exactly* with as many states as taps. How many are needed for a good approximation? The matrix with entries $\psi(i + j)$, a Hankel matrix, has rank $n$ for $n$ exponentials, and moving its column space down by one row is a linear map whose eigenvalues are the poles (ESPRIT). `fit_exponentials` finds them so, and the weights by least squares:
 #
 # $$
 # \psi(\tau) \approx \operatorname{Re} \sum_{k=1}^{n} c_k\, a_k^{\tau}, \qquad |a_k| \le 1. \tag{4.12}
@@ -1633,7 +1633,7 @@ before = torch.cat([torch.zeros(1, dtype=F64), h[:-1]])
 agree("gradient in a", late * before, to_a, tol=1e-12)
 
 # %% [markdown]
-# **E** (20 minutes). A unit was trained at 100 samples a second with $\lambda$ and zero-order hold. Which $\lambda'$ runs it at 200, and what happens to $\gamma$ if it stands for the hold's gain $g$?
+# **E** (20 minutes). A unit was trained at 100 samples a second with $\lambda$ and zero-order hold. Which $\lambda'$, of half its angle, runs it at 200, and what happens to $\gamma$ if it stands for the hold's gain $g$?
 
 # %% tags=["hide-cell"]
 r = torch.tensor(-3.0 + 10j, dtype=torch.complex128)

@@ -78,13 +78,14 @@ def check_listed(path: Path) -> None:
 
 
 def check_markdown(path: Path) -> None:
-    """Only Markdown that Colab and GitHub render, and $$ on lines of their own."""
+    """Only Markdown that Colab, GitHub and Jupyter render: $$ on lines of their own, and
+    not in a quotation, whose > Jupyter would print inside the formula."""
     for text in markdown(path):
         found = MYST.search(text)
         assert not found, f"shown as raw text elsewhere: {found.group()!r}"
         inline = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.S)
         for line in inline.splitlines():
-            alone = line.strip().lstrip("> ") == "$$"
+            alone = line.strip() == "$$"
             assert "$$" not in line or alone, f"$$ not alone: {line!r}"
 
 
@@ -348,6 +349,7 @@ def test_other_metadata_is_red(canary):
         ("see {cite}`key`", check_markdown),
         ("(target)=\n# T", check_markdown),
         ("$$ y = 1 $$", check_markdown),
+        ("> $$\n> y = 1\n> $$", check_markdown),
         ("see (9.2)", check_equations),
         ("$$\ny \\tag{9.1}\n$$", check_equations),
         ("$$\na \\\\ b \\tag{9.2}\n$$", check_equations),
