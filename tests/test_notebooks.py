@@ -78,8 +78,8 @@ def check_listed(path: Path) -> None:
 
 
 def check_markdown(path: Path) -> None:
-    """Only Markdown that Colab, GitHub and Jupyter render: $$ on lines of their own, and
-    not in a quotation, whose > Jupyter would print inside the formula."""
+    """Only Markdown that Colab, GitHub and Jupyter render: $$ on lines of their own,
+    and not in a quotation, whose > Jupyter would print inside the formula."""
     for text in markdown(path):
         found = MYST.search(text)
         assert not found, f"shown as raw text elsewhere: {found.group()!r}"
