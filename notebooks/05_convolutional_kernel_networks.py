@@ -499,12 +499,10 @@ print("biases of", len(bias), "jitters")
 fig, (ax, price) = plt.subplots(1, 2, figsize=(7.2, 3))
 for (dtype, copies), style in zip(cases, ("-o", "--o", "-s", "--s"), strict=True):
     low = [abs(lowest[dtype, copies, p]) for p in counts]
-    colour = COLOURS["blue" if dtype == FLOAT64 else "vermilion"]
+    colour, fat = ("blue", 1) if dtype == FLOAT64 else ("vermilion", 2.5)
     name = f"{str(dtype)[6:]}, each point {copies} x"
-    look = (
-        {"lw": 1.3, "markersize": 4} if dtype == FLOAT64 else {"lw": 4, "markersize": 8}
-    )
-    _ = ax.plot(counts, low, style, color=colour, label=name, **look)  # two coincide
+    look = {"color": COLOURS[colour], "lw": fat, "ms": 4 * fat}
+    _ = ax.plot(counts, low, style, label=name, **look)
 _ = ax.set(xscale="log", yscale="log", xticks=counts, xticklabels=counts)
 _ = ax.set(xlabel="points", ylabel=r"$|\lambda_{\min}| / \lambda_{\max}$")
 _ = ax.minorticks_off(), ax.legend(fontsize=7, loc=(0.03, 0.28))
@@ -513,9 +511,8 @@ for dtype, colour in zip(types, ("vermilion", "blue"), strict=True):
     need = jitter[dtype, 2, 128]
     _ = price.axvline(need, color=COLOURS[colour], label=f"{str(dtype)[6:]} needs")
 _ = price.axvline(1e-6, color=COLOURS["green"], linestyle=":", label="customary")
-_ = price.set(
-    xlabel=r"$\varepsilon / \lambda_{\max}$", ylabel=r"bias / $\lambda_{\max}$"
-)
+_ = price.set(xlabel=r"$\varepsilon / \lambda_{\max}$")
+_ = price.set(ylabel=r"bias / $\lambda_{\max}$")
 _ = price.legend(fontsize=7)
 plt.show()
 print(digest(bias=bias))

@@ -173,23 +173,26 @@ def ran(record: dict) -> str:
     )
 
 
-def sweep(record: dict) -> dict[str, list[tuple[float, float]]]:
-    """Start of the kernel network -> (omega_0, held-out accuracy), rising."""
+def sweep(record: dict) -> dict[str, dict[float, list[float]]]:
+    """Start of the kernel network -> omega_0, rising -> accuracies, one a seed."""
     found = {}
     for case in record["cases"].values():
         if named := re.match(r"sweep, .*, (\S+) start: omega_0", case["label"]):
-            point = case["settings"]["omega_0"], case["results"]["validation"]
-            found.setdefault(named[1], []).append(point)
-    return {start: sorted(points) for start, points in found.items()}
+            seeds = found.setdefault(named[1], {})
+            seeds.setdefault(case["settings"]["omega_0"], []).append(
+                case["results"]["validation"]
+            )
+    return {start: dict(sorted(points.items())) for start, points in found.items()}
 
 
 def draw_sweep(record: dict, path: Path) -> None:
-    """Accuracy against omega_0, a curve for each start."""
+    """Mean accuracy against omega_0, a curve a start, bars from seed to seed."""
     import matplotlib
 
     matplotlib.use("agg")
     matplotlib.rcParams["svg.hashsalt"] = "ckutils"
     import matplotlib.pyplot as plt
+    import numpy as np
 
     from ckutils.plotting import COLOURS, use_style
 
@@ -197,10 +200,16 @@ def draw_sweep(record: dict, path: Path) -> None:
     figure, ax = plt.subplots(figsize=(7.2, 2.8))
     looks = (("siren", "-o", "blue"), ("as-published", "--s", "vermilion"))
     for start, style, colour in looks:
-        at, accuracy = zip(*sweep(record)[start], strict=True)
-        ax.plot(at, accuracy, style, color=COLOURS[colour], label=f"{start} start")
+        seen = {at: np.array(values) for at, values in sweep(record)[start].items()}
+        mean = [values.mean() for values in seen.values()]
+        bars = [(v.mean() - v.min(), v.max() - v.mean()) for v in seen.values()]
+        ax.errorbar(
+            list(seen), mean, np.transpose(bars), fmt=style, capsize=3,
+            color=COLOURS[colour], label=f"{start} start",
+        )  # fmt: skip
     ax.axhline(0.1, color="0.4", linestyle=":", label="guessing")
-    ax.set(xscale="log", xticks=at, xticklabels=[f"{v:g}" for v in at], ylim=(0, 1))
+    names = [f"{at:g}" for at in seen]
+    ax.set(xscale="log", xticks=list(seen), xticklabels=names, ylim=(0, 1))
     ax.set(xlabel="omega_0", ylabel="accuracy on kept images")
     ax.minorticks_off()
     ax.legend(loc="lower center")
@@ -211,18 +220,20 @@ def draw_sweep(record: dict, path: Path) -> None:
 def curve_of(record: dict) -> list[str]:
     """The figure of the sweep, with a sentence that says its ends and its top."""
     told = []
-    for start, points in sweep(record).items():
-        best = max(points, key=lambda point: point[1])
-        ends = [f"{100 * points[i][1]:.1f} % at {points[i][0]:g}" for i in (0, -1)]
-        top = f"{100 * best[1]:.1f} % at {best[0]:g}"
-        told.append(f"{start} start {ends[0]}, best {top}, {ends[1]}")
+    for start, seeds in sweep(record).items():
+        mean = {at: 100 * sum(values) / len(values) for at, values in seeds.items()}
+        best, (first, *_, last) = max(mean, key=mean.get), mean
+        told.append(
+            f"{start} start {mean[first]:.1f} % at {first:g}, best {mean[best]:.1f} % "
+            f"at {best:g}, {mean[last]:.1f} % at {last:g}"
+        )
     told = "; ".join(told)
     return [
-        "**What does omega_0 do to the accuracy, and does the start matter?** " + told
-        + ". One seed each; a difference of a point or two is noise.",
+        f"**What does omega_0 do to the accuracy, and does the start matter?** {told} "
+        f"(means of {len(seeds[best])} seeds; bars from the least to the largest).",
         "", f"```{{image}} _static/{CURVE.name}",
         ":alt: Accuracy against omega_0 on a logarithmic axis, one curve a start. "
-        f"Both rise from omega_0 = 1, stay together to 10 and part there: {told}.",
+        f"Both rise from omega_0 = 1 and stay together to 10; {told}.",
         ":width: 720px", "```", "",
     ]  # fmt: skip
 
