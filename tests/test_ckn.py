@@ -117,6 +117,16 @@ def test_exponential_kernel_refuses_a_beta_that_is_not_positive(beta):
         Exponential(beta)
 
 
+def test_exponential_kernel_stretches_beta_and_never_u():
+    u, beta = torch.tensor([[0.0, 0.5], [1.0, -1.0]]), torch.tensor([[1.0], [2.0]])
+    want = [[math.exp(-1), math.exp(-0.5)], [1, math.exp(-4)]]
+    agree("a beta a row", exponential_kernel(u, beta), want, tol=EPS32)
+    agree("one beta", exponential_kernel(u, torch.tensor(0.0)), torch.ones(2, 2), tol=0)
+    for size, shape in [((3,), (2, 3)), ((1,), (3,)), ((2, 3), (2,)), ((), (1,))]:
+        with pytest.raises(ValueError, match=r"beta must fit the shape of u, .* got"):
+            exponential_kernel(torch.zeros(size), torch.ones(shape))
+
+
 def test_kernels_refuse_what_they_cannot_take():
     with pytest.raises(ValueError, match="u must be float32 or float64"):
         exponential_kernel(torch.ones(1, dtype=torch.int64), 1.0)
@@ -223,6 +233,15 @@ def test_newton_schulz_in_float32_is_within_1e5_of_float64_eigh(p, condition):
 def test_inverse_sqrt_without_ridge_takes_the_root_on_the_range():
     gram = torch.tensor([[2.0, 2.0], [2.0, 2.0]], dtype=FLOAT64)  # eigenvalues 4 and 0
     agree("range", inverse_sqrt(gram, 0.0), torch.full((2, 2), 0.25), tol=1e-15)
+
+
+@pytest.mark.parametrize("method", ["eigh", "newton_schulz"])
+@pytest.mark.parametrize("shape", [(0, 3, 3), (0, 0), (2, 0, 0)])
+def test_inverse_sqrt_of_no_numbers(shape, method):
+    gram = torch.zeros(shape, requires_grad=True)
+    root = inverse_sqrt(gram, method=method)
+    (grad,) = torch.autograd.grad(root.sum(), gram)
+    assert root.shape == grad.shape == shape
 
 
 def test_inverse_sqrt_says_what_it_refuses():
