@@ -142,7 +142,8 @@ def spherical_kmeans(
     if x.ndim != 2:
         raise ValueError(f"x must be (n, d), got shape {tuple(x.shape)}")
     norm, unit = polar(x)
-    if not (x.isfinite().all() and norm.isfinite().all()):  # polar takes NaN for 0
+    # polar takes a row with NaN for 0; the sum shows it, and needs no array of its own
+    if not (norm.isfinite().all() and x.sum().isfinite()):
         raise ValueError(f"x must be finite, its norms too, got {x.abs().max()} in it")
     unit = unit[norm[:, 0] > 0]
     if n_clusters > len(unit):
