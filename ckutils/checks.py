@@ -21,15 +21,14 @@ def agree(name: str, got, want, tol: float) -> None:
         name: what is compared; stands in the verdict and in the error.
         got, want: tensors, arrays or numbers of one shape, compared in float64 (or
             complex128).
-        tol: an absolute bound, >= 0.
+        tol: an absolute bound, >= 0 and finite: NaN counts as infinitely far.
     Raises AssertionError with both values and the place of the largest difference,
-        ValueError if `tol` is not a number >= 0.
+        ValueError if `tol` is no such number.
 
     >>> agree("half", [0.5], [1 / 2], tol=0)
     half: True
     """
-    if not isinstance(tol, Real) or not tol >= 0:
-        raise ValueError(f"tol must be a number >= 0, got {tol!r}")
+    check_number(0, tol=tol)
     got, want = _wide(got), _wide(want)
     if got.shape != want.shape:
         raise AssertionError(f"{name}: got shape {got.shape}, want {want.shape}")
@@ -50,8 +49,9 @@ def digest(**arrays) -> str:
     """One line a named array: shape, mean, largest value and where it stands.
 
     All chapters. It is printed below each figure, because nbval compares text and no
-    pixels. Values are rounded to three digits of the largest magnitude, so that CPU and
-    GPU print the same; booleans print the fraction that is true.
+    pixels. Values are rounded to three digits of the largest magnitude (or of 1e-305,
+    if that is more), so that CPU and GPU print the same; booleans print the fraction
+    that is true.
 
     Args:
         arrays: real tensors, arrays or numbers; NaN stands for "missing" and is
@@ -96,13 +96,14 @@ def _round(number: float, scale: float) -> str:
     """`number` to three digits of `scale`, so that rounding noise prints as 0."""
     if not math.isfinite(number) or scale == 0:
         return f"{number:g}"
-    unit = 10.0 ** (math.floor(math.log10(scale)) - 2)
+    # not below the normal numbers: a device may flush what is smaller to 0
+    unit = 10.0 ** max(math.floor(math.log10(scale)) - 2, -307)
     return f"{round(number / unit) * unit + 0.0:.4g}"
 
 
 def _numpy(value) -> np.ndarray:
     if isinstance(value, torch.Tensor):
-        value = value.detach().resolve_conj().cpu()
+        value = value.detach().resolve_conj().resolve_neg().cpu()
         value = value.float() if value.dtype == torch.bfloat16 else value
         return value.numpy()
     if hasattr(value, "get") and hasattr(value, "__cuda_array_interface__"):

@@ -15,7 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ckutils.checks import check_choice, check_float, check_int, check_number, per_axis
+from ckutils.checks import (
+    check_choice,
+    check_float,
+    check_int,
+    check_number,
+    check_same,
+    per_axis,
+)
 from ckutils.cuda import ckn_epilogue, spectral
 from ckutils.nystrom import (
     SOLVERS,
@@ -116,7 +123,7 @@ def spherical_kmeans(
     An empty cluster restarts at the points that fit their own cluster worst.
 
     Args:
-        x: (n, d), float32 or float64; zero rows are left out.
+        x: (n, d), float32 or float64, finite; zero rows are left out.
         n_clusters: p >= 1, at most the number of non-zero rows.
         generator: on the CPU; draws the first centroids among the rows.
         iterations: at most so many; tol: stop when the objective gains less.
@@ -135,6 +142,9 @@ def spherical_kmeans(
     if x.ndim != 2:
         raise ValueError(f"x must be (n, d), got shape {tuple(x.shape)}")
     norm, unit = polar(x)
+    # polar takes a row with NaN for 0; the sum shows it, and needs no array of its own
+    if not (norm.isfinite().all() and x.sum().isfinite()):
+        raise ValueError(f"x must be finite, its norms too, got {x.abs().max()} in it")
     unit = unit[norm[:, 0] > 0]
     if n_clusters > len(unit):
         raise ValueError(
@@ -248,8 +258,10 @@ class CKNLayer(nn.Module):
             2 s + 1 taps exp(-t^2 / s^2) of sum 1, over zeros beyond the border.
         padding: zeros around the maps, an int or one an axis.
         eps, method: of inverse_sqrt.
-    Raises ValueError outside of these ranges. On a GPU with CuPy, ckn_layer.cu does
-        what follows the matrix product, for a kappa of KERNELS; `route` says so.
+    Raises ValueError outside of these ranges; when called, for maps that have other
+        channels, no room for the kernel, or not the dtype and device of the anchors.
+    On a GPU with CuPy, ckn_layer.cu does what follows the matrix product, for a kappa
+        of KERNELS; `route` says so.
 
     >>> layer = CKNLayer(1, 4, 3, subsampling=2, padding=1)
     >>> layer(torch.ones(5, 1, 28, 28)).shape
@@ -281,6 +293,7 @@ class CKNLayer(nn.Module):
         numbers = in_channels * self.kernel_size[0] * self.kernel_size[1]
         self.anchors = nn.Parameter(F.normalize(torch.randn(out_channels, numbers)))
         self.register_buffer("taps", gaussian_taps(subsampling), persistent=False)
+        self.register_forward_pre_hook(_check_maps, with_kwargs=True)
 
     def unit_anchors(self) -> Tensor:
         """The anchors (p, d) as the layer uses them: of norm 1 wherever descent led."""
@@ -342,6 +355,19 @@ class CKNLayer(nn.Module):
         return (whitening @ pooled.flatten(2)).unflatten(2, pooled.shape[2:])
 
 
+def _check_maps(layer: CKNLayer, args: tuple, named: dict) -> None:
+    """What `forward` leaves open: the type of the maps and room for the kernel."""
+    maps = args[0] if args else named.get("maps")
+    check_float(maps=maps)
+    check_same(anchors=layer.anchors, maps=maps)
+    sizes = zip(maps.shape[2:], layer.padding, layer.kernel_size, strict=False)
+    if any(size + 2 * padding < kernel for size, padding, kernel in sizes):
+        raise ValueError(
+            f"maps must have room for kernel_size={layer.kernel_size} with "
+            f"padding={layer.padding}, got shape {tuple(maps.shape)}"
+        )
+
+
 def _kernel(kernel) -> Callable[[Tensor], Tensor]:
     kernel = "exponential" if kernel is None else kernel
     if isinstance(kernel, str):
@@ -379,7 +405,7 @@ class CKN(nn.Module):
         layers: CKNLayers; each takes as many channels as the one before it gives.
         num_classes: with `image_size`, the classifier exists from the start, drawn at
             random as by nn.Linear, ready to be trained with the anchors.
-        image_size: (h, w) of the images.
+        image_size: (h, w) of the images, or one number for both.
     Raises ValueError if channels do not chain or one of the last two is missing.
 
     >>> net = CKN([CKNLayer(1, 4, 3, subsampling=2), CKNLayer(4, 6, 2)])
@@ -392,7 +418,7 @@ class CKN(nn.Module):
         layers: Iterable[CKNLayer],
         *,
         num_classes: int | None = None,
-        image_size: tuple[int, int] | None = None,
+        image_size: int | tuple[int, int] | None = None,
     ):
         super().__init__()
         self.layers = nn.ModuleList(layers)
@@ -405,7 +431,8 @@ class CKN(nn.Module):
         self.classifier: nn.Linear | None = None
         if num_classes is not None:
             check_int(1, num_classes=num_classes)
-            blank = torch.zeros(1, self.layers[0].in_channels, *image_size)
+            (size,) = per_axis(1, 2, image_size=image_size)
+            blank = torch.zeros(1, self.layers[0].in_channels, *size)
             with torch.no_grad():
                 self.classifier = nn.Linear(self.encode(blank).shape[1], num_classes)
         self.register_load_state_dict_pre_hook(_room_for_classifier)
@@ -489,13 +516,10 @@ class CKN(nn.Module):
             images: (b, c, h, w). labels: (b,), int64, 0 to classes - 1.
             penalty: of ridge_classifier.
             seed, progress, unsupervised: of fit_unsupervised.
-        Returns the network itself. Raises ValueError for labels of another length.
+        Returns the network itself. Raises ValueError as ridge_classifier and
+            fit_unsupervised do, for labels and penalty before any work.
         """
-        if labels.shape != images.shape[:1]:
-            raise ValueError(
-                f"labels must be one an image, ({len(images)},), got shape "
-                f"{tuple(labels.shape)}"
-            )
+        _check_ridge(images, labels, penalty)
         self.fit_unsupervised(images, seed=seed, progress=progress, **unsupervised)
         with torch.no_grad():
             self.classifier = ridge_classifier(self.encode(images), labels, penalty)
@@ -508,7 +532,9 @@ class CKN(nn.Module):
         return self(images).argmax(1)
 
     def score(self, images: Tensor, labels: Tensor) -> float:
-        """The fraction of images whose predicted class is their label."""
+        """The fraction of images whose predicted class is their label, (b,)."""
+        self._fitted()
+        _check_one_each(images, labels)
         return (self.predict(images) == labels).double().mean().item()
 
     def _fitted(self) -> nn.Linear:
@@ -542,7 +568,8 @@ def ridge_classifier(x: Tensor, labels: Tensor, penalty: float = 1e-3) -> nn.Lin
 
     Chapter 5, eq. (5.18): least squares in closed form, so a deterministic classifier.
     It minimises the sum of |t - W x - b|^2 plus penalty m |W|^2 with m the mean
-    squared norm of the centred x, which makes `penalty` free of the scale of x.
+    squared norm of the centred x, which makes `penalty` free of the scale of x. From
+    one sample, or equal ones, W is 0.
 
     Args:
         x: (n, d), float32 or float64. labels: (n,), int64, 0 to classes - 1.
@@ -555,14 +582,9 @@ def ridge_classifier(x: Tensor, labels: Tensor, penalty: float = 1e-3) -> nn.Lin
     tensor([0, 0, 1, 1])
     """
     check_float(x=x)
-    check_number(0, penalty=penalty)
-    if x.ndim != 2 or labels.shape != x.shape[:1]:
-        raise ValueError(
-            "x and labels must be (n, d) and (n,), got shapes "
-            f"{tuple(x.shape)} and {tuple(labels.shape)}"
-        )
-    if penalty == 0:
-        raise ValueError(f"penalty must be > 0, got {penalty!r}")
+    if x.ndim != 2:
+        raise ValueError(f"x must be (n, d), got shape {tuple(x.shape)}")
+    _check_ridge(x, labels, penalty)
     targets = 2 * F.one_hot(labels).to(x.dtype) - 1
     centre, bias = x.mean(0), targets.mean(0)
     weight = _ridge(x - centre, targets - bias, penalty)  # (d, classes)
@@ -573,9 +595,29 @@ def ridge_classifier(x: Tensor, labels: Tensor, penalty: float = 1e-3) -> nn.Lin
     return linear
 
 
+def _check_ridge(samples: Tensor, labels: Tensor, penalty: float) -> None:
+    check_number(0, penalty=penalty)
+    if penalty == 0:
+        raise ValueError(f"penalty must be > 0, got {penalty!r}")
+    _check_one_each(samples, labels)
+    if labels.dtype != torch.int64 or labels.min() < 0:
+        raise ValueError(
+            f"labels must be int64 and >= 0, got {labels.dtype}, from {labels.min()}"
+        )
+
+
+def _check_one_each(samples: Tensor, labels: Tensor) -> None:
+    if len(samples) == 0 or labels.shape != samples.shape[:1]:
+        raise ValueError(
+            f"labels must be one a sample, ({len(samples)},), at least one, got shape "
+            f"{tuple(labels.shape)}"
+        )
+
+
 def _ridge(x: Tensor, targets: Tensor, penalty: float) -> Tensor:
     """(x^T x + r I)^-1 x^T t = x^T (x x^T + r I)^-1 t: whichever matrix is smaller."""
     ridge = penalty * x.square().sum(1).mean()
+    ridge = torch.where(ridge > 0, ridge, 1)  # at x = 0 any one gives the solution 0
     narrow = x.shape[1] <= x.shape[0]
     gram = x.mT @ x if narrow else x @ x.mT
     gram.diagonal().add_(ridge)

@@ -262,18 +262,16 @@ def loss_and_gradients(
     """Mean cross-entropy + penalty/2 |W|^2, eq. (5.19), and all its gradients.
 
     Args:
-        layers, parameters, images: of forward. labels: (b,), integers.
+        layers, parameters, images: of forward.
+        labels: (b,), integers from 0 to classes - 1.
         penalty: lambda >= 0.
     Returns the loss (0 axes) and a list of dicts like `parameters`.
     Raises ValueError as forward does, and for other labels or penalties.
     """
     if not isinstance(penalty, Real) or not penalty >= 0:
         raise ValueError(f"penalty must be a number >= 0, got {penalty!r}")
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"labels must be ({len(images)},) integers, got shape {labels.shape}, "
-            f"dtype {labels.dtype}"
-        )
+    _check(layers, parameters, images)
+    _check_labels(labels, len(images), len(parameters[-1]["weight"]))
     scores, pull = forward(layers, parameters, images)
     weight = parameters[-1]["weight"]
     loss, grad_scores = _cross_entropy(scores, labels)
@@ -353,8 +351,9 @@ def _check(layers: list[Layer], parameters: list[Parameters], images: Array) -> 
             "images must be (b, c, h, w), float32 or float64, got shape "
             f"{images.shape}, dtype {images.dtype}"
         )
-    for i, (layer, learned) in enumerate(zip(layers, parameters, strict=False)):
+    for i, layer in enumerate(layers):
         _check_layer(f"layers[{i}]", layer)
+    for i, learned in enumerate(parameters):  # the classifier's too
         for name, value in learned.items():
             if value.dtype != images.dtype:
                 raise ValueError(
@@ -363,11 +362,23 @@ def _check(layers: list[Layer], parameters: list[Parameters], images: Array) -> 
                 )
 
 
+def _check_labels(labels: Array, count: int, classes: int) -> None:
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"labels must be ({count},) integers, got shape {labels.shape}, dtype "
+            f"{labels.dtype}"
+        )
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        raise ValueError(f"labels must be from 0 to {classes - 1}, got {wrong[0]}")
+
+
 def _check_layer(name: str, layer: Layer) -> None:
     least = {"kernel_size": 1, "subsampling": 1, "padding": 0}
     for field, low in least.items():
         value = getattr(layer, field)
-        if not isinstance(value, Integral) or value < low:
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if not whole or value < low:
             raise ValueError(f"{name}.{field} must be an integer >= {low}, got {value}")
     if layer.kernel not in KERNELS:
         raise ValueError(

@@ -30,18 +30,27 @@ def exponential_kernel(u: Tensor, beta: float | Tensor) -> Tensor:
 
     Args:
         u: inner products of unit vectors, any shape, float32 or float64.
-        beta: > 0; a tensor makes it learnable, and is not checked.
-    Returns a tensor like u. Raises ValueError for other types or a beta <= 0.
+        beta: > 0; a tensor makes it learnable, may be stretched along the axes of u,
+            and its values are not checked.
+    Returns a tensor like u. Raises ValueError for other types, a beta <= 0 or one whose
+        shape does not fit u.
 
     >>> exponential_kernel(torch.tensor([1.0]), 4.0)
     tensor([1.])
     """
     check_float(u=u)
-    if not isinstance(beta, Tensor):
+    if isinstance(beta, Tensor):
+        sizes = zip(reversed(beta.shape), reversed(u.shape), strict=False)
+        if beta.ndim > u.ndim or any(n not in (1, most) for n, most in sizes):
+            raise ValueError(
+                f"beta must fit the shape of u, {tuple(u.shape)}, got shape "
+                f"{tuple(beta.shape)}"
+            )
+        beta = beta.to(u.dtype)
+    else:
         check_number(0, beta=beta)
         if beta == 0:
             raise ValueError(f"beta must be > 0, got {beta!r}")
-    beta = beta.to(u.dtype) if isinstance(beta, Tensor) else beta
     return (u - 1).mul_(beta).exp_()  # in place: one new array instead of three
 
 
@@ -131,6 +140,8 @@ def inverse_sqrt(gram: Tensor, eps: float = 1e-3, *, method: str = "eigh") -> Te
         raise ValueError(f"gram must be square, got shape {tuple(gram.shape)}")
     if eps == 0 and method == "newton_schulz":
         raise ValueError(f"eps must be > 0 for newton_schulz, got {eps!r}")
+    if gram.numel() == 0:  # no entry, hence no largest one to scale by
+        return gram.clone()
     wide = gram.double()
     eye = torch.eye(gram.shape[-1], dtype=wide.dtype, device=gram.device)
     ridged = (wide + wide.mT) / 2 + eps * eye

@@ -10,6 +10,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
 
+from ckutils.checks import _numpy
+
 # Okabe and Ito's palette (2008, "Color Universal Design"), its yellow left out (too
 # faint on white), ordered so that neighbours differ in lightness too.
 COLOURS = {
@@ -92,7 +94,7 @@ def images(pictures: dict, *, columns: int = 4, limits=None, cmap=None):
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, (title, picture) in zip(axes.flat, pictures.items(), strict=False):
-        ax.imshow(np.asarray(picture), cmap=cmap or "gray", vmin=low, vmax=high)
+        ax.imshow(_numpy(picture), cmap=cmap or "gray", vmin=low, vmax=high)
         ax.set_title(title)
     return figure
 
@@ -106,7 +108,7 @@ def heatmap(ax, values, *, numbers=None, cmap=None, limits=None, label=None):
         label: if given, a colour bar with this label is drawn.
     Returns the image that matplotlib drew.
     """
-    values = np.asarray(values)
+    values = _numpy(values)
     low, high = limits or (values.min(), values.max())
     picture = ax.imshow(values, cmap=cmap or SEQUENTIAL, vmin=low, vmax=high)
     ax.grid(False)

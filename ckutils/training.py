@@ -4,7 +4,8 @@ Two seeds decide a run: the one that drew the model's first weights (the caller'
 the `seed` given here, which orders the data and draws the dropout masks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -54,12 +55,14 @@ def fit(
         epochs, batch_size: passes over the data; the last batch may be smaller.
         seed: orders the batches (the same on every device) and draws the dropout masks.
         optimiser: over the model's parameters; None is Adam at `learning_rate`.
-        schedule: fraction of the run done, in [0, 1) -> factor on the learning rate.
+        schedule: fraction of the run done, in [0, 1) -> factor on the learning rate;
+            the optimiser has its own rate again when the run ends.
         max_norm: longer gradients are scaled down to this length; None never.
         evaluate: called with the model in evaluation mode after each epoch, without
             gradients; its results are History.scores.
         progress: called after each epoch with its number (from 1) and its mean loss.
-    Returns the History. The model is left in training mode.
+    Returns the History. Each epoch sets the whole model to training mode, parts that
+        were in evaluation mode too, and leaves it there.
     Raises ValueError for inputs and targets of different lengths or none, for a count
         below 1, for both `optimiser` and another `learning_rate` than the default;
         FloatingPointError at the end of an epoch in which the loss was not finite.
@@ -77,22 +80,22 @@ def fit(
     optimiser = _optimiser(model, optimiser, learning_rate)
     device = next(model.parameters()).device
     step = _Step(model, loss, optimiser, max_norm)
-    set_rate = _rate_setter(optimiser, schedule, epochs * -(-len(inputs) // batch_size))
+    total = epochs * -(-len(inputs) // batch_size)
     history = History([], [], [])
     order = torch.Generator().manual_seed(seed)  # on the CPU: one order everywhere
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with _seeded(seed, device), _rates(optimiser, schedule, total) as set_rates:
         for epoch in range(1, epochs + 1):
             model.train()
             losses = []  # stays on the device: one transfer an epoch
             for rows in torch.randperm(len(inputs), generator=order).split(batch_size):
-                set_rate(len(history.losses) + len(losses))
+                set_rates(len(history.losses) + len(losses))
                 batch = _rows(inputs, rows, device), _rows(targets, rows, device)
                 losses.append(step(*batch))
             _record(history, epoch, torch.stack(losses), progress)
             if evaluate is not None:
                 history.steps.append(len(history.losses))
-                history.scores.append(_evaluated(model, evaluate))
+                with _evaluating(model):
+                    history.scores.append(evaluate(model))
     model.train()
     return history
 
@@ -108,15 +111,35 @@ def _optimiser(model: nn.Module, optimiser, learning_rate: float):
     return optimiser
 
 
-def _rate_setter(optimiser, schedule, total: int) -> Callable[[int], None]:
-    rates = [group["lr"] for group in optimiser.param_groups]
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """The generators of the CPU and of `device` start at `seed`, then are put back."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":  # torch.manual_seed would reseed the other GPUs too
+            torch.cuda.default_generators[device.index].manual_seed(seed)
+        elif device.type != "cpu":
+            torch.manual_seed(seed)
+        yield
 
-    def set_rate(done: int) -> None:
-        if schedule is not None:
-            for group, rate in zip(optimiser.param_groups, rates, strict=True):
-                group["lr"] = rate * schedule(done / total)
 
-    return set_rate
+@contextmanager
+def _rates(optimiser, schedule, total: int) -> Iterator[Callable[[int], None]]:
+    """What sets the rates after so many of `total` steps; put back in the end."""
+    if schedule is None:
+        yield lambda done: None
+        return
+    rates = [(group, group["lr"]) for group in optimiser.param_groups]
+
+    def set_rates(done: int) -> None:
+        for group, rate in rates:
+            group["lr"] = rate * schedule(done / total)
+
+    try:
+        yield set_rates
+    finally:
+        for group, rate in rates:
+            group["lr"] = rate
 
 
 class _Step(NamedTuple):
@@ -164,17 +187,24 @@ def _record(history: History, epoch: int, losses: Tensor, progress) -> None:
         progress(epoch, float(losses.mean()))
 
 
-@torch.no_grad()
-def _evaluated(model: nn.Module, evaluate: Callable):
-    model.eval()
-    return evaluate(model)
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; then every module has its own mode again."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(modes[0][1])  # for a model whose train() does more than set flags
+        for module, mode in modes:
+            module.training = mode
 
 
-@torch.no_grad()
 def predict(model: nn.Module, inputs: Tensor, *, batch_size: int = 500) -> Tensor:
     """model(inputs) in evaluation mode, batch by batch, without gradients.
 
-    All chapters. The model's own mode is put back afterwards.
+    All chapters. The mode of every module is put back, after an error too.
 
     Args:
         model: runs on the device of its parameters.
@@ -190,11 +220,8 @@ def predict(model: nn.Module, inputs: Tensor, *, batch_size: int = 500) -> Tenso
     check_int(1, batch_size=batch_size)
     _check_data(inputs, inputs)
     device = next((p.device for p in model.parameters()), inputs.device)
-    training = model.training
-    model.eval()
-    parts = [model(part.to(device)) for part in inputs.split(batch_size)]
-    model.train(training)
-    return torch.cat(parts)
+    with _evaluating(model):
+        return torch.cat([model(x.to(device)) for x in inputs.split(batch_size)])
 
 
 def accuracy(
@@ -209,13 +236,22 @@ def accuracy(
         inputs: (n, ...); labels: (n,), int64.
         batch_size: samples at a time.
     Returns a number in [0, 1].
-    Raises ValueError if there is no sample or the lengths differ.
+    Raises ValueError if there is no sample, the lengths differ, or labels or scores
+        have other axes.
 
     >>> accuracy(nn.Identity(), torch.eye(4), torch.tensor([0, 1, 2, 0]))
     0.75
     """
     _check_data(inputs, labels)
-    best = predict(model, inputs, batch_size=batch_size).argmax(dim=1)
+    if labels.ndim != 1:
+        raise ValueError(f"labels must be (n,), got shape {tuple(labels.shape)}")
+    scores = predict(model, inputs, batch_size=batch_size)
+    if scores.ndim != 2 or len(scores) != len(labels):
+        raise ValueError(
+            f"model must give scores ({len(labels)}, classes), got shape "
+            f"{tuple(scores.shape)}"
+        )
+    best = scores.argmax(dim=1)
     return (best == labels.to(best.device)).double().mean().item()
 
 

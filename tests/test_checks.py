@@ -38,10 +38,22 @@ def test_agree_takes_equal_infinities_integers_and_empty_arrays(capsys):
     assert capsys.readouterr().out.count("True") == 3
 
 
+def test_agree_reads_views_that_carry_a_sign(capsys):
+    z = torch.tensor([1 + 2j, 3 - 4j]).conj()
+    agree("imaginary part", z.imag, [-2.0, 4.0], tol=0)
+    agree("conjugate", z, [1 - 2j, 3 + 4j], tol=0)
+    assert capsys.readouterr().out.count("True") == 2
+
+
 def test_agree_is_not_fooled_by_a_small_type():
     """Halves are compared in float64: their difference would round to 0 in float16."""
     with pytest.raises(AssertionError):
         agree("x", torch.tensor(1.0, dtype=torch.float16), 1 + 1e-4, tol=1e-5)
+
+
+def test_agree_takes_no_infinite_tolerance_with_which_nan_would_agree():
+    with pytest.raises(ValueError, match="tol must be a number >= 0, got inf"):
+        agree("x", math.nan, 1.0, tol=math.inf)
 
 
 @pytest.mark.parametrize("tol", [-1, math.nan, "0", None])
@@ -65,6 +77,9 @@ def test_agree_refuses_a_tolerance_that_is_none(tol):
         ([0.0, 0.0], "y (2,): mean 0, max 0 at 0"),
         ([1.0, math.inf], "y (2,): mean inf, max inf at 1"),
         (torch.tensor([12345.678]), "y (1,): mean 1.23e+04, max 1.23e+04 at 0"),
+        ([1.234567e-305], "y (1,): mean 1.23e-305, max 1.23e-305 at 0"),
+        ([5e-324], "y (1,): mean 0, max 0 at 0"),
+        (torch.tensor([1 + 2j]).conj().imag, "y (1,): mean -2, max -2 at 0"),
     ],
 )
 def test_digest_in_words(value, text):

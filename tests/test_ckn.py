@@ -1,6 +1,7 @@
 """Convolutional kernel networks in torch: definitions, numbers by hand, identities."""
 
 import math
+import pickle
 from itertools import product
 
 import pytest
@@ -117,6 +118,16 @@ def test_exponential_kernel_refuses_a_beta_that_is_not_positive(beta):
         Exponential(beta)
 
 
+def test_exponential_kernel_stretches_beta_and_never_u():
+    u, beta = torch.tensor([[0.0, 0.5], [1.0, -1.0]]), torch.tensor([[1.0], [2.0]])
+    want = [[math.exp(-1), math.exp(-0.5)], [1, math.exp(-4)]]
+    agree("a beta a row", exponential_kernel(u, beta), want, tol=EPS32)
+    agree("one beta", exponential_kernel(u, torch.tensor(0.0)), torch.ones(2, 2), tol=0)
+    for size, shape in [((3,), (2, 3)), ((1,), (3,)), ((2, 3), (2,)), ((), (1,))]:
+        with pytest.raises(ValueError, match=r"beta must fit the shape of u, .* got"):
+            exponential_kernel(torch.zeros(size), torch.ones(shape))
+
+
 def test_kernels_refuse_what_they_cannot_take():
     with pytest.raises(ValueError, match="u must be float32 or float64"):
         exponential_kernel(torch.ones(1, dtype=torch.int64), 1.0)
@@ -223,6 +234,15 @@ def test_newton_schulz_in_float32_is_within_1e5_of_float64_eigh(p, condition):
 def test_inverse_sqrt_without_ridge_takes_the_root_on_the_range():
     gram = torch.tensor([[2.0, 2.0], [2.0, 2.0]], dtype=FLOAT64)  # eigenvalues 4 and 0
     agree("range", inverse_sqrt(gram, 0.0), torch.full((2, 2), 0.25), tol=1e-15)
+
+
+@pytest.mark.parametrize("method", ["eigh", "newton_schulz"])
+@pytest.mark.parametrize("shape", [(0, 3, 3), (0, 0), (2, 0, 0)])
+def test_inverse_sqrt_of_no_numbers(shape, method):
+    gram = torch.zeros(shape, requires_grad=True)
+    root = inverse_sqrt(gram, method=method)
+    (grad,) = torch.autograd.grad(root.sum(), gram)
+    assert root.shape == grad.shape == shape
 
 
 def test_inverse_sqrt_says_what_it_refuses():
@@ -432,6 +452,11 @@ def test_spherical_kmeans_says_what_it_refuses():
         spherical_kmeans(x, 3, generator=seeded())
     with pytest.raises(ValueError, match=r"x must be \(n, d\), got shape \(3,\)"):
         spherical_kmeans(torch.ones(3), 1, generator=seeded())
+    for wrong in (math.inf, math.nan, 2.0**100):  # the last one's square is infinite
+        x = torch.ones(3, 2)
+        x[1, 0] = wrong
+        with pytest.raises(ValueError, match="x must be finite, its norms too, got "):
+            spherical_kmeans(x, 2, generator=seeded())
     with pytest.raises(ValueError, match="iterations must be an integer >= 1"):
         spherical_kmeans(torch.ones(3, 1), 1, generator=seeded(), iterations=0)
     with pytest.raises(ValueError, match="tol must be a number >= 0"):
@@ -572,6 +597,34 @@ def test_layer_says_what_it_refuses(options, message):
         CKNLayer(2, 2, 3)(torch.ones(1, 1, 5, 5))
 
 
+@pytest.mark.parametrize(
+    "maps, message",
+    [
+        (
+            torch.ones(1, 1, 5, 5, dtype=FLOAT64),
+            "maps must have the dtype and device of",
+        ),
+        (torch.ones(1, 1, 5, 5, dtype=torch.int64), "maps must be float32 or float64"),
+        ([[1.0]], "maps must be a torch tensor, got <class 'list'>"),
+        (
+            torch.ones(1, 1, 5, 2),
+            r"maps must have room for kernel_size=\(3, 5\) with pad",
+        ),
+        (torch.ones(1, 1, 2, 5), r"padding=\(0, 1\), got shape \(1, 1, 2, 5\)"),
+        (torch.ones(1, 5, 5), r"maps must be \(b, 1, h, w\), got shape \(1, 5, 5\)"),
+    ],
+)
+def test_layer_says_which_maps_it_refuses(maps, message):
+    layer = CKNLayer(1, 2, (3, 5), padding=(0, 1))
+    for call in (lambda: layer(maps), lambda: layer(maps=maps)):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert layer(torch.ones(1, 1, 3, 3)).shape == (1, 2, 1, 1)  # just room
+    copied = pickle.loads(pickle.dumps(layer))
+    with pytest.raises(ValueError, match=message):
+        copied(maps)
+
+
 # The network
 
 
@@ -639,8 +692,59 @@ def test_network_says_what_it_refuses():
         small_network(num_classes=3)
     with pytest.raises(ValueError, match="the network must be fitted first"):
         small_network().predict(torch.ones(1, 1, 9, 8))
-    with pytest.raises(ValueError, match="labels must be one an image"):
-        small_network().fit(torch.ones(2, 1, 9, 8), torch.tensor([0]))
+    with pytest.raises(ValueError, match="maps must have room for kernel_size"):
+        small_network(num_classes=3, image_size=1)
+    with pytest.raises(ValueError, match="image_size must be an int or a tuple of 2"):
+        small_network(num_classes=3, image_size=(9, 8, 7))
+
+
+def test_the_size_of_square_images_is_one_number():
+    net = small_network(num_classes=3, image_size=9)
+    assert net(torch.ones(2, 1, 9, 9)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "labels, penalty, message",
+    [
+        (
+            [0],
+            1.0,
+            r"labels must be one a sample, \(2,\), at least one, got shape \(1,\)",
+        ),
+        ([[0], [1]], 1.0, r"labels must be one a sample, .* got shape \(2, 1\)"),
+        ([0.0, 1.0], 1.0, "labels must be int64 and >= 0, got torch.float32"),
+        (torch.tensor([0, 1]).int(), 1.0, "labels must be int64 .* got torch.int32"),
+        ([0, -1], 1.0, "labels must be int64 and >= 0, got torch.int64, from -1"),
+        ([0, 1], 0.0, "penalty must be > 0, got 0.0"),
+        ([0, 1], -1.0, "penalty must be a number >= 0, got -1.0"),
+    ],
+)
+def test_fit_looks_at_labels_and_penalty_before_any_work(labels, penalty, message):
+    net, labels = small_network(), torch.as_tensor(labels)
+    before = net.layers[0].anchors.detach().clone()
+    with pytest.raises(ValueError, match=message):
+        net.fit(normal(2, 1, 9, 8, dtype=torch.float32), labels, penalty=penalty)
+    assert torch.equal(net.layers[0].anchors, before)
+    with pytest.raises(ValueError, match=message):
+        ridge_classifier(normal(2, 3), labels, penalty)
+
+
+def test_no_samples_are_refused():
+    none = torch.zeros(0, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"\(0,\), at least one, got shape \(0,\)"):
+        small_network().fit(torch.zeros(0, 1, 9, 8), none)
+    with pytest.raises(ValueError, match=r"\(0,\), at least one, got shape \(0,\)"):
+        ridge_classifier(torch.zeros(0, 3), none)
+
+
+def test_score_broadcasts_no_labels():
+    net = small_network(num_classes=2, image_size=(9, 8))
+    images = normal(4, 1, 9, 8, dtype=torch.float32)
+    labels = net.predict(images)
+    assert net.score(images, labels) == 1
+    for wrong in (labels[:, None], labels[:1], labels[0]):
+        with pytest.raises(ValueError, match=r"labels must be one a sample, \(4,\)"):
+            net.score(images, wrong)
 
 
 @pytest.mark.parametrize("n, d", [(30, 4), (6, 20)])
@@ -653,10 +757,17 @@ def test_ridge_classifier_minimises_its_objective(n, d):
     loss = loss + 1e-2 * mean_square * linear.weight.square().sum()
     for grad in torch.autograd.grad(loss, (linear.weight, linear.bias)):
         agree("stationary", grad, torch.zeros_like(grad), tol=1e-10)
-    with pytest.raises(ValueError, match=r"must be \(n, d\) and \(n,\), got shapes"):
-        ridge_classifier(x, labels[1:])
-    with pytest.raises(ValueError, match=r"penalty must be > 0, got 0"):
-        ridge_classifier(x, labels, 0.0)
+    with pytest.raises(ValueError, match=r"x must be \(n, d\), got shape"):
+        ridge_classifier(x[0], labels)
+
+
+@pytest.mark.parametrize("x", [torch.ones(1, 3), torch.full((5, 2), 0.5)])
+def test_ridge_classifier_of_features_that_do_not_vary_is_the_mean(x):
+    labels = torch.tensor([1, 0, 1, 1, 0])[: len(x)]
+    linear = ridge_classifier(x, labels)
+    targets = 2 * F.one_hot(labels).float() - 1
+    agree("weight", linear.weight, torch.zeros_like(linear.weight), tol=0)
+    agree("bias", linear.bias, targets.mean(0), tol=0)
 
 
 def test_unsupervised_network_on_the_shipped_images():

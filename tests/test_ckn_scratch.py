@@ -167,10 +167,15 @@ def test_float32_stays_float32_and_is_near():
         ({"layers": [Layer(0), Layer(2)]}, r"layers\[0\].kernel_size must be an int"),
         ({"layers": [Layer(3, 0), Layer(2)]}, r"layers\[0\].subsampling must be an"),
         ({"layers": [Layer(3, 1, -1), Layer(2)]}, r"layers\[0\].padding must be an"),
+        ({"layers": [Layer(True), Layer(2)]}, r"\[0\].kernel_size must .* got True"),
+        ({"layers": [Layer(3, True), Layer(2)]}, r"\[0\].subsampling must be .* True"),
+        ({"layers": [Layer(3), Layer(2, 1, False)]}, r"\[1\].padding must .* False"),
         ({"layers": [Layer(3, kernel="x"), Layer(2)]}, "kernel must be one of expon"),
         ({"layers": [Layer(3, eps=0.0), Layer(2)]}, r"layers\[0\].eps must be > 0"),
         ({"labels": np.array([0])}, r"labels must be \(4,\) integers, got shape"),
         ({"labels": np.ones(4)}, r"labels must be \(4,\) integers, .* dtype float64"),
+        ({"labels": np.array([0, 2, 3, 1])}, "labels must be from 0 to 2, got 3"),
+        ({"labels": np.array([0, -1, 3, 1])}, "labels must be from 0 to 2, got -1"),
         ({"penalty": -1.0}, "penalty must be a number >= 0, got -1"),
     ],
 )
@@ -179,6 +184,15 @@ def test_it_says_what_it_refuses(change, message):
     given = {"layers": layers(), "parameters": start, "images": images}
     with pytest.raises(ValueError, match=message):
         loss_and_gradients(**(given | {"labels": labels} | change))
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_the_classifier_has_the_dtype_of_the_images_too(name):
+    images, _, start = problem()
+    start[-1][name] = start[-1][name].astype(np.float32)
+    message = rf"parameters\[2\]\['{name}'\] must be float64 as the images, got float32"
+    with pytest.raises(ValueError, match=message):
+        forward(layers(), start, images)
 
 
 def test_initial_says_what_it_refuses():

@@ -312,6 +312,13 @@ def test_pen_tips_are_read(tmp_path):
     assert got.series[1].shape == (3, 2) and got.labels.tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("tag", ["@DATA", " @Data\t", "@data\r"])
+def test_the_tag_above_the_series_has_letters_of_either_case(tmp_path, tag):
+    ts_folder(tmp_path, TS.replace("a comment", "lines after @data").replace(
+        "\n@data", f"\n{tag}"))  # fmt: skip
+    assert character_trajectories("train", folder=tmp_path).labels.tolist() == [1, 0]
+
+
 def test_pen_tips_are_fetched_with_the_callers_digest(tmp_path, cached):
     there = tmp_path / "there"
     there.mkdir()
@@ -333,3 +340,12 @@ def test_wrong_pen_tips_are_refused(tmp_path):
     ts_folder(tmp_path, "@data\n1,2:3:4,5:x\n")
     with pytest.raises(ValueError, match=r"must be 3 rows .* got lengths \[2, 1, 2\]"):
         character_trajectories("test", folder=tmp_path)
+    ts_folder(tmp_path, "@data\n1:3:4:x\n1:?:4:x\n")
+    with pytest.raises(
+        ValueError, match=r"TEST\.ts, series 2: must be numbers .* '\?'"
+    ):
+        character_trajectories("test", folder=tmp_path)
+    for text in ("1:2:3:x\n", "@data\n", "", "#@data\n1:2:3:x\n"):
+        ts_folder(tmp_path, text)
+        with pytest.raises(ValueError, match=r"_TEST\.ts must hold series below"):
+            character_trajectories("test", folder=tmp_path)

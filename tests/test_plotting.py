@@ -8,6 +8,7 @@ import matplotlib.image
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 
 from ckutils import plotting
 
@@ -72,6 +73,17 @@ def test_images_draws_what_it_is_given():
     shown = [ax for ax in figure.axes if ax.images]
     assert [ax.get_title() for ax in shown] == list(pictures)
     assert [float(ax.images[0].get_array().mean()) for ax in shown] == [0, 1, 2, 3, 4]
+    plt.close(figure)
+
+
+def test_tensors_that_learn_are_drawn_too():
+    learned = torch.nn.Parameter(torch.arange(4.0).reshape(2, 2))
+    figure = plotting.images({"weights": learned})
+    assert figure.axes[0].images[0].get_array().tolist() == [[0, 1], [2, 3]]
+    plt.close(figure)
+    figure, ax = plt.subplots()
+    drawn = plotting.heatmap(ax, learned, numbers=".0f")
+    assert drawn.get_array().tolist() == [[0, 1], [2, 3]]
     plt.close(figure)
 
 

@@ -1,11 +1,13 @@
 """The training loop against hand-written steps, and what it promises on seeds."""
 
+from contextlib import nullcontext
 from itertools import chain
 
 import pytest
 import torch
 from torch import nn
 
+from ckutils import training
 from ckutils.training import accuracy, count_weights, fit, predict
 
 
@@ -73,7 +75,27 @@ def test_the_schedule_multiplies_the_rate():
         schedule=lambda done: seen.append(done) or 1 - done,
     )  # fmt: skip
     assert seen == [0, 0.25, 0.5, 0.75]
-    assert sgd.param_groups[0]["lr"] == 0.25 * 0.25
+    assert sgd.param_groups[0]["lr"] == 0.25  # its own again
+
+
+def test_the_schedule_changes_each_step_and_no_later_run():
+    # w -> w + 2 rate (3 - w): rate 1/4 halves the distance of 3, rate 1/8 leaves 3/4
+    model, x = linear(), torch.ones(4, 1)
+    sgd = torch.optim.SGD(model.parameters(), 0.25)
+    options = {"batch_size": 2, "optimiser": sgd, "schedule": lambda done: 1 - done}
+    losses = fit(model, nn.MSELoss(), x, 3 * x, **options).losses
+    assert losses == [9.0, 2.25] and 3 - model.weight.item() == 3 * 0.5 * 0.75
+    again = linear()
+    sgd.param_groups[0]["params"] = list(again.parameters())
+    assert fit(again, nn.MSELoss(), x, 3 * x, **options).losses == losses
+
+
+def test_the_rate_is_put_back_after_an_error_too():
+    model, x = linear(), torch.full((4, 1), torch.inf)
+    sgd = torch.optim.SGD(model.parameters(), 0.25)
+    with pytest.raises(FloatingPointError):
+        fit(model, nn.MSELoss(), x, x, optimiser=sgd, schedule=lambda done: 0.5)
+    assert sgd.param_groups[0]["lr"] == 0.25
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
@@ -95,6 +117,46 @@ def test_a_seed_decides_the_order_and_the_masks(dropout):
         assert runs[3] == pytest.approx(runs[4], rel=1e-5)
     else:
         assert runs[3] != pytest.approx(runs[4], rel=1e-3)
+
+
+def test_a_run_on_the_cpu_reseeds_no_gpu(monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    fit(linear(), nn.MSELoss(), torch.ones(4, 1), torch.ones(4, 1))
+    assert seeded == []
+
+
+def test_a_run_on_one_gpu_reseeds_the_cpu_and_that_gpu(monkeypatch):
+    gpus, forked = [torch.Generator().manual_seed(i) for i in (1, 2)], []
+    monkeypatch.setattr(torch.cuda, "default_generators", gpus)
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: fork(devices))
+    state = torch.get_rng_state()
+
+    def fork(devices):
+        forked.extend(devices)
+        return nullcontext()
+
+    with training._seeded(7, torch.device("cuda", 1)):
+        assert torch.initial_seed() == 7
+    torch.set_rng_state(state)
+    assert [gpu.initial_seed() for gpu in gpus] == [1, 7]
+    assert forked == [torch.device("cuda", 1)]
+
+
+@pytest.mark.gpu
+def test_a_run_on_the_gpu_is_seeded_and_puts_the_gpus_state_back():
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    x, labels = blobs()
+    runs = []
+    for outside, seed in enumerate([3, 3, 4]):
+        model = small(dropout=0.5).cuda()
+        torch.cuda.manual_seed(outside)
+        before = torch.cuda.get_rng_state()
+        seen = fit(model, nn.CrossEntropyLoss(), x, labels, seed=seed, batch_size=60)
+        runs.append(seen.losses)
+        assert torch.equal(torch.cuda.get_rng_state(), before)
+    assert runs[0] == runs[1] != runs[2]
 
 
 def test_it_learns_and_reports():
@@ -171,6 +233,36 @@ def test_predict_runs_in_evaluation_mode_and_puts_the_mode_back():
         predict(model, x[:0])
 
 
+def partly_frozen():
+    model = small(dropout=0.5).train()
+    model[2].eval()
+    return model, [module.training for module in model.modules()]
+
+
+def test_predict_leaves_a_frozen_part_frozen():
+    model, modes = partly_frozen()
+    predict(model, blobs()[0])
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_predict_puts_the_modes_back_after_an_error():
+    model, modes = partly_frozen()
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        predict(model, torch.ones(2, 4))
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_fit_trains_on_after_an_evaluation_that_fails():
+    model, (x, labels) = small(), blobs()
+
+    def evaluate(model):
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        fit(model, nn.CrossEntropyLoss(), x, labels, evaluate=evaluate)
+    assert model.training and all(module.training for module in model.modules())
+
+
 def test_accuracy_by_hand():
     scores = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 1.0]])
     assert accuracy(nn.Identity(), scores, torch.tensor([0, 0, 0])) == pytest.approx(
@@ -178,6 +270,17 @@ def test_accuracy_by_hand():
     )
     with pytest.raises(ValueError, match="one entry for each of the 3 inputs, got 2"):
         accuracy(nn.Identity(), scores, torch.tensor([0, 0]))
+
+
+def test_accuracy_broadcasts_no_labels_and_takes_no_scores_over_time():
+    scores, labels = torch.eye(4), torch.arange(4)
+    assert accuracy(nn.Identity(), scores, labels) == 1
+    with pytest.raises(ValueError, match=r"labels must be \(n,\), got shape \(4, 1\)"):
+        accuracy(nn.Identity(), scores, labels[:, None])
+    with pytest.raises(ValueError, match=r"give scores \(4, classes\), got .* 4, 5\)"):
+        accuracy(nn.Identity(), torch.ones(4, 4, 5), labels)
+    with pytest.raises(ValueError, match=r"give scores \(4, classes\), got .*\(16,\)"):
+        accuracy(nn.Flatten(0), scores, labels)
 
 
 def test_a_shared_or_frozen_weight_counts_once_or_not():

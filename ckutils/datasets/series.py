@@ -3,6 +3,7 @@
 `folder=` reads files that are there; without it they are fetched (see `fetching`).
 """
 
+import re
 import wave
 from pathlib import Path
 from typing import NamedTuple
@@ -93,9 +94,9 @@ def character_trajectories(
         folder: holds `CharacterTrajectories_TRAIN.ts` and `..._TEST.ts`.
         digest: "sha256:..." of the zip file, needed to fetch it: none is published.
         base_url: where to fetch instead of the archive's address.
-    Raises ValueError for another part, a missing file or digest, or lines that are not
-        three series and a label. Source: B. Williams, UCI; the archive of
-        timeseriesclassification.com.
+    Raises ValueError for another part, a missing file or digest, a file without series,
+        or lines that are not three series of numbers and a label. Source: B. Williams,
+        UCI; the archive of timeseriesclassification.com.
     """
     check_choice(("train", "test"), part=part)
     if folder is None:
@@ -111,20 +112,33 @@ def character_trajectories(
 def read_ts(file: Path, *, channels: int) -> Series:
     """A file in the .ts format: channels split by ":", their values by ",", a label.
 
-    Labels are numbered in the order of their names, sorted.
-    Raises ValueError for a line with another number of channels or unequal lengths.
+    Labels are numbered in the order of their names, sorted. "@data", in letters of
+    either case, stands alone on the line above the first series.
+    Raises ValueError if no series follows it, or for a line with another number of
+        channels, unequal lengths, or an entry that is no number.
     """
-    _, _, body = file.read_text().partition("@data")
+    _, *body = re.split(r"(?im)^\s*@data\s*$", file.read_text(), maxsplit=1)
+    lines = body[0].strip().splitlines() if body else []
+    if not lines:
+        raise ValueError(f"{file.name} must hold series below a line @data, got none")
     series, names = [], []
-    for number, line in enumerate(body.strip().splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         *rows, name = line.strip().split(":")
-        values = [[float(v) for v in row.split(",")] for row in rows]
-        if len(values) != channels or len({len(row) for row in values}) != 1:
-            raise ValueError(
-                f"{file.name}, series {number}: must be {channels} rows of one length, "
-                f"got lengths {[len(row) for row in values]}"
-            )
-        series.append(torch.tensor(values))
+        series.append(_channels(rows, channels, f"{file.name}, series {number}"))
         names.append(name)
     order = {name: label for label, name in enumerate(sorted(set(names)))}
     return Series(tuple(series), torch.tensor([order[name] for name in names]))
+
+
+def _channels(rows: list[str], channels: int, where: str) -> Tensor:
+    """Rows of numbers between commas, as (channels, t)."""
+    entries = [row.split(",") for row in rows]
+    lengths = [len(row) for row in entries]
+    if len(entries) != channels or len(set(lengths)) != 1:
+        raise ValueError(
+            f"{where}: must be {channels} rows of one length, got lengths {lengths}"
+        )
+    try:
+        return torch.tensor([[float(entry) for entry in row] for row in entries])
+    except ValueError as error:
+        raise ValueError(f"{where}: must be numbers only, {error}") from error
