@@ -175,6 +175,14 @@ def digits(rival: str, *keys: str) -> list[tuple]:
 
 
 QUOTES = {  # a sentence with places, and the results that stand in them
+    "02": {
+        r"896 numbers give (\S+) to (\S+) % as they are": ends(
+            "kronecker_fashion", "Kronecker, 896 numbers", "test"
+        ),
+        r"and (\S+) to (\S+) % shuffled": ends(
+            "kronecker_fashion", "Kronecker, shuffled pixels, 896 numbers", "test"
+        ),
+    },
     "03": {
         r"the CKCNN needs (.*?) steps at \$T = 100\$ and (.*?) at \$T = 200\$": [
             ("memory", COPY.format(t, "CKCNN"), "steps to solve", only)

@@ -121,8 +121,8 @@ def table(groups: dict[str, list[dict]], choice: bool) -> list[str]:
             "ended": ", ".join(sorted({c["stopped"] for c in cases if "stopped" in c})),
         }
         values += [extra[key] for key, shown in more.items() if shown]
-        seconds = [round(case["cpu_seconds"]) for case in cases]
-        values += [str(len(cases)), cell("", seconds)]
+        seconds = [case["cpu_seconds"] for case in cases]
+        values += [str(len(cases)), f"{sum(seconds) / len(seconds):.0f}"]
         lines.append(row([escape(label), *values]))
     return lines
 
