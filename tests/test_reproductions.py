@@ -47,7 +47,7 @@ def stated(cases: list[dict]) -> list[float]:
     """All numbers that these cases let a page state: values, means, counts."""
     lists = [[case.get("parameters") for case in cases]]
     lists += [[case.get("steps") for case in cases]]
-    lists += [[round(case["cpu_seconds"]) for case in cases]]
+    lists += [[case["cpu_seconds"] for case in cases]]
     for key in cases[0]["results"]:
         lists.append([case["results"].get(key) for case in cases])
     found = [float(len(cases))]
@@ -170,6 +170,15 @@ def ends(experiment: str, label: str, key: str) -> list[tuple]:
     return [(experiment, label, key, min), (experiment, label, key, max)]
 
 
+def swept(omega_0: int) -> list[tuple]:
+    """The mean over seeds of the sweep at this omega_0, for both starts."""
+    task = "sweep, permuted 14 x 14"
+    return [
+        ("smnist", f"{task}, {start} start: omega_0 = {omega_0}", "validation", fmean)
+        for start in ("siren", "as-published")
+    ]
+
+
 def digits(rival: str, *keys: str) -> list[tuple]:
     return [("digits", f"train at 2000 Hz: {rival}", key, only) for key in keys]
 
@@ -203,6 +212,9 @@ QUOTES = {  # a sentence with places, and the results that stand in them
         r"one of 20 channels needs (\d+)": [
             ("memory", ADD.format(100, "CKCNN, 20 channels"), "steps to solve", only)
         ],
+        r"the SIREN start gives (\S+) % and the released one (\S+) %": swept(10),
+        r"at 30 they give (\S+) and (\S+) %": swept(30),
+        r"at 100 they give (\S+) and (\S+) %": swept(100),
         r"give (\S+) % on sequential MNIST, (\S+) % on permuted MNIST and (\S+) % on": [
             ("released_ckcnn", f"{task}, 30 channels", "test", only)
             for task in ("sequential MNIST", "permuted MNIST", "sequential CIFAR-10")
