@@ -102,7 +102,7 @@ def _round(number: float, scale: float) -> str:
 
 def _numpy(value) -> np.ndarray:
     if isinstance(value, torch.Tensor):
-        value = value.detach().resolve_conj().cpu()
+        value = value.detach().resolve_conj().resolve_neg().cpu()
         value = value.float() if value.dtype == torch.bfloat16 else value
         return value.numpy()
     if hasattr(value, "get") and hasattr(value, "__cuda_array_interface__"):
