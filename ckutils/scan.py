@@ -4,6 +4,7 @@ Time is the last axis and all others are batch axes. The three methods compute t
 numbers up to rounding; what differs is how many operations must wait for another.
 """
 
+import cmath
 import math
 
 import torch
@@ -82,10 +83,10 @@ def linear_recurrence(
 def _overflowed(h: Tensor) -> bool:
     """Whether a scan's product or state overflowed: infinity and NaN stay to the end.
 
-    For inf times anything is inf or NaN. So one look at the last state is enough, and
-    costs nothing beside the scan; compiled code goes without.
+    For inf times anything is inf or NaN. So a look at the last states is enough, at
+    their sum even, and costs little beside the scan; compiled code goes without.
     """
-    return not (is_compiling() or bool(h[..., -1].isfinite().all()))
+    return not (is_compiling() or cmath.isfinite(h.detach()[..., -1].sum().item()))
 
 
 def linear_recurrence_ref(
