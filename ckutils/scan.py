@@ -86,7 +86,8 @@ def _overflowed(h: Tensor) -> bool:
     For inf times anything is inf or NaN. So a look at the last states is enough, at
     their sum even, and costs little beside the scan; compiled code goes without.
     """
-    return not (is_compiling() or cmath.isfinite(h.detach()[..., -1].sum().item()))
+    skip = h.is_meta or is_compiling()
+    return not (skip or cmath.isfinite(h.detach()[..., -1].sum().item()))
 
 
 def linear_recurrence_ref(
