@@ -433,6 +433,8 @@ def conv_weights(
     check_int(1, in_channels=in_channels, out_channels=out_channels, groups=groups)
     for entry in kernel:
         check_int(1, kernel_size=entry)
+    if bias not in (True, False):
+        raise ValueError(f"bias must be True or False, got {bias!r}")
     both = {"in_channels": in_channels, "out_channels": out_channels}
     for name, channels in both.items():
         if channels % groups:

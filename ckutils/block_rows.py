@@ -59,6 +59,7 @@ def _conv(
     in_channels, out_channels, kernel_size, *, stride=1, padding=0, dilation=1,
     groups=1, bias=True, norms=(), axes=2, extra=None,
 ):  # fmt: skip
+    check_int(1, axes=axes)
     kernel_size, stride, dilation = per_axis(
         1, axes, kernel_size=kernel_size, stride=stride, dilation=dilation
     )
@@ -77,6 +78,7 @@ def _pool(kernel_size, *, stride=None, padding=0, axes=2):
 
 
 def _linear(in_features, out_features, *, bias=True):
+    check_int(1, in_features=in_features, out_features=out_features)
     return Convolution(in_features, out_features, (), (), (), (), 1, bias)
 
 
@@ -137,7 +139,7 @@ def _shuffle_unit(channels, groups, *, kernel_size=3, stride=1, bottleneck=4):
 
 
 def _inception(in_channels, widths, *, reduce=True):
-    if len(widths) != 6:
+    if not isinstance(widths, tuple | list) or len(widths) != 6:
         raise ValueError(f"widths must hold 6 widths, got {widths!r}")
     one, reduce3, three, reduce5, five, pool = widths
     if not reduce:

@@ -93,7 +93,8 @@ def col2im(
     pads = resolve_spans(padding, spans, strides, sizes)
     out = output_sizes(sizes, spans, strides, pads)
     _check_columns(columns, math.prod(kernel), math.prod(out), out)
-    taps = columns.reshape(*columns.shape[:-2], -1, *kernel, *out)
+    channels = columns.shape[-2] // math.prod(kernel)  # a -1 fails on an empty batch
+    taps = columns.reshape(*columns.shape[:-2], channels, *kernel, *out)
     padded = [n + lo + hi for n, (lo, hi) in zip(sizes, pads, strict=True)]
     x = columns.new_zeros(*taps.shape[: -2 * axes], *padded)
     for j in itertools.product(*map(range, kernel)):

@@ -135,9 +135,10 @@ def _conv(x, weight, bias, strides, pads, dilations, spread, groups) -> Tensor:
     if axes > 3:
         y = _conv_slices(extend(x, pads, "zeros"), weight, strides, dilations, groups)
         return y if bias is None else y + bias.view(-1, *(1,) * axes)
-    # torch pads symmetrically without a copy, so only the excess is copied
+    # torch pads symmetrically without a copy, so only the excess is copied; it cannot
+    # crop, as conv_transpose asks for where its padding exceeds the kernel's span
     sides = [max(min(pair), 0) for pair in pads]
-    if any(lo != hi for lo, hi in pads):
+    if any(lo != hi or lo < 0 for lo, hi in pads):
         excess = [(lo - p, hi - p) for (lo, hi), p in zip(pads, sides, strict=True)]
         x = extend(x, excess, "zeros")
     return _CONV[axes](x, weight, bias, strides, sides, dilations, groups)
@@ -338,6 +339,10 @@ def _check_operands(x, weight, bias, name: str) -> int:
         raise ValueError(
             f"{name} must have channels and {axes} spatial axes, as weight of shape "
             f"{tuple(weight.shape)} has, got shape {tuple(x.shape)}"
+        )
+    if 0 in x.shape[-axes:]:
+        raise ValueError(
+            f"{name} must have no empty spatial axis, got shape {tuple(x.shape)}"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(

@@ -20,11 +20,11 @@ def kernel_rank(kernel, *, tol: float | None = None) -> int:
     Chapter 1, eq. (1.41). Rank 1 is a spatially separable kernel, rank 0 is zero.
 
     Args:
-        kernel: (h, w), anything torch.as_tensor takes.
+        kernel: (h, w), real, anything torch.as_tensor takes.
         tol: singular values up to tol times the largest count as 0; None is
             max(h, w) eps of float64 (or of float32, if that is what `kernel` is).
-    Returns the rank. Raises ValueError if `kernel` has not two axes or `tol` is
-        negative.
+    Returns the rank. Raises ValueError if `kernel` has not two axes, is complex or not
+        finite, or `tol` is negative.
 
     >>> kernel_rank([[1, 2, 1], [2, 4, 2], [1, 2, 1]])
     1
@@ -44,10 +44,10 @@ def separate(kernel) -> tuple[Tensor, Tensor, float]:
     singular value decomposition (Eckart and Young, 1936).
 
     Args:
-        kernel: (h, w), anything torch.as_tensor takes.
+        kernel: (h, w), real, anything torch.as_tensor takes.
     Returns column (h,) and row (w,), of equal length (norm), float64 unless `kernel` is
         float32, and |kernel - column row| / |kernel|, 0 for a zero kernel.
-    Raises ValueError if `kernel` has not two axes.
+    Raises ValueError if `kernel` has not two axes, is complex or not finite.
 
     >>> column, row, error = separate([[1, 2], [3, 6]])
     >>> torch.outer(column, row).round(), round(error, 6)
@@ -70,6 +70,10 @@ def _matrix(kernel) -> Tensor:
     kernel = torch.as_tensor(kernel)
     if kernel.ndim != 2 or 0 in kernel.shape:
         raise ValueError(f"kernel must be (h, w), got shape {tuple(kernel.shape)}")
+    if kernel.is_complex():
+        raise ValueError(f"kernel must be real, got {kernel.dtype}")
+    if not bool(kernel.isfinite().all()):
+        raise ValueError("kernel must be finite, got NaN or an infinity")
     return kernel if kernel.dtype == torch.float32 else kernel.double()
 
 

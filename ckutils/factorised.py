@@ -144,7 +144,8 @@ def _backward(g, x, basis, mix, needs) -> tuple:
     x_hat, g_hat = torch.fft.rfft(x, n), torch.fft.rfft(g, n)
     x_grad = torch.empty_like(x_hat) if need_x else None
     basis_grad = torch.empty_like(h_hat) if need_basis else None
-    mix_grad = torch.zeros_like(mix).view(-1, h) if need_mix else None
+    # of its own, since zeros_like would lie as mix does, and a view may not be allowed
+    mix_grad = mix.new_zeros(c_out * c_in, h) if need_mix else None
     for tile in _tiles(f, c_out * c_in, x):
         g_rows = _rows(g_hat, tile)  # (f, 2 c_out, 2 b)
         if need_x:
@@ -161,7 +162,7 @@ def _backward(g, x, basis, mix, needs) -> tuple:
     return (
         torch.fft.irfft(x_grad, n)[..., :t] if need_x else None,
         _to_time(basis_grad, n)[:, :k] if need_basis else None,
-        mix_grad.view_as(mix) if need_mix else None,
+        mix_grad.view(mix.shape) if need_mix else None,
     )
 
 

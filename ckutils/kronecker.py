@@ -100,7 +100,7 @@ def compose_kernels(
     tensor([1., 3., 2.])
     """
     _check_kernels(kernels)
-    if len(dilations) != len(kernels):
+    if not isinstance(dilations, Sequence) or len(dilations) != len(kernels):
         raise ValueError(
             f"dilations must have one entry a kernel, {len(kernels)}, got {dilations!r}"
         )
@@ -190,7 +190,8 @@ def nearest_kronecker(
         rank: number of pairs, at most min(prod(shape), prod(n / shape)).
     Returns left (..., rank, *shape) and right (..., rank, *(n / shape)), strongest pair
         first, the two of a pair equally long, the largest entry of left[r] positive.
-    Raises ValueError if `shape` does not divide n or `rank` is out of range.
+    Raises ValueError if `shape` does not divide n, `rank` is out of range, or the
+        kernel is not finite.
     Gradients: exact (first derivatives) for whatever depends on the sum of the pairs,
         also where singular values are equal, which torch's own rule turns into NaN.
         With rank = 1 also for each factor. Only a tie across the cut has no gradient,
@@ -218,7 +219,8 @@ def low_rank(kernel: Tensor, rank: int) -> tuple[Tensor, Tensor]:
         rank: from 1 to min(h, w).
     Returns column (..., rank, h) and row (..., rank, w), strongest first, signs,
         lengths and gradients as in `nearest_kronecker`.
-    Raises ValueError if the kernel has fewer than two axes or `rank` is out of range.
+    Raises ValueError if the kernel has fewer than two axes or is not finite, or `rank`
+        is out of range.
 
     >>> column, row = low_rank(torch.tensor([[1.0, 2.0], [2.0, 4.0]]), 1)
     >>> (column[0][:, None] * row[0]).round()
@@ -235,6 +237,8 @@ def _truncate(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     check_int(1, rank=rank)
     if rank > min(matrix.shape[-2:]):
         raise ValueError(f"rank must be <= {min(matrix.shape[-2:])}, got {rank}")
+    if not bool(matrix.isfinite().all()):
+        raise ValueError("kernel must be finite, got NaN or an infinity")
     with torch.no_grad():
         u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
         top = u[..., :rank].gather(-2, u[..., :rank].abs().argmax(-2, keepdim=True))

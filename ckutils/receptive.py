@@ -78,6 +78,11 @@ def _layer_row(index: int, layer: Sequence) -> list:
     names = "kernel", "stride", "dilation", "padding"
     for at, (name, low) in enumerate(zip(names, least, strict=True)):
         entries = row[at] if isinstance(row[at], tuple | list) else (row[at],)
+        if not entries:
+            raise ValueError(
+                f"layers[{index}].{name} must be an int or one int an axis, got "
+                f"{row[at]!r}"
+            )
         for entry in entries:
             check_int(low, **{f"layers[{index}].{name}": entry})
         whole = tuple(int(entry) for entry in entries)

@@ -4,10 +4,12 @@ Time is the last axis and all others are batch axes. The three methods compute t
 numbers up to rounding; what differs is how many operations must wait for another.
 """
 
+import cmath
 import math
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from ckutils.checks import check_choice, check_int
 from ckutils.cuda.linear_recurrence import recurrence_op
@@ -42,12 +44,18 @@ def linear_recurrence(
             of `a`, `b`, `initial` is complex, all are taken as complex.
         initial: the state before the first step (...,), or None for zeros. The batch
             axes of all three broadcast.
-        method: "loop" is the definition; "scan" runs blocks side by side and serves any
-            coefficients; "fft" convolves with a^t and needs constant coefficients with
-            |a| <= 1; "cuda" is the scan as one GPU kernel; "auto" is that on a GPU with
-            CuPy, else the scan: `linear_recurrence_route` says which.
+        method: "loop" is the definition and serves any coefficients; "scan" runs blocks
+            side by side and forms products of coefficients, which must stay in range;
+            "fft" convolves with a^t and needs constant coefficients with |a| <= 1;
+            "cuda" is the scan as one GPU kernel; "auto" is that on a GPU with CuPy,
+            else the scan: `linear_recurrence_route` says which.
     Returns h (..., t). All methods are differentiable in `a`, `b` and `initial`, any
         number of times; the scan's reverse pass is again a scan and stores only h.
+        Where |a| > 1, products of many coefficients may overflow although no state
+        does. "scan" and "cuda" then give NaN or infinities, from there to the row's
+        end; "auto" sees it in the last state and takes the loop instead, but on a GPU,
+        where a look at it would wait for the kernel. A product that underflows counts
+        as 0, also where later ones would raise it again.
     Raises ValueError for shapes, dtypes or devices that do not fit, or "fft" with
         coefficients that change or grow, or "cuda" without a GPU.
     Accuracy: loop and scan |error| <= about 2 t eps max|h| for |a| <= 1 (nothing is
@@ -65,7 +73,21 @@ def linear_recurrence(
     a, b, initial = _prepare(a, b, initial)
     if b.numel() == 0:
         return b.clone()
-    return _METHODS[_method(b, method)](a, b, initial)
+    way = _method(b, method)
+    h = _METHODS[way](a, b, initial)
+    if method == "auto" and way == "scan" and _overflowed(h):
+        h = _loop(a, b, initial)
+    return h
+
+
+def _overflowed(h: Tensor) -> bool:
+    """Whether a scan's product or state overflowed: infinity and NaN stay to the end.
+
+    For inf times anything is inf or NaN. So a look at the last states is enough, at
+    their sum even, and costs little beside the scan; compiled code goes without.
+    """
+    skip = h.is_meta or is_compiling()
+    return not (skip or cmath.isfinite(h.detach()[..., -1].sum().item()))
 
 
 def linear_recurrence_ref(
@@ -77,25 +99,13 @@ def linear_recurrence_ref(
     tensor([1., 3., 7.])
     """
     a, b, initial = _prepare(a, b, initial)
-    return _loop(a, b, initial)
+    return _loop(a, b, initial) if b.shape[-1] else b.clone()
 
 
 def _prepare(a: Tensor, b: Tensor, initial: Tensor | None):
     """One dtype; b (*batch, t) and initial (*batch,) at full shape, a broadcastable."""
     named = {"a": a, "b": b} | ({} if initial is None else {"initial": initial})
-    for name, value in named.items():
-        if not isinstance(value, Tensor) or value.dtype not in _REAL:
-            got = value.dtype if isinstance(value, Tensor) else type(value)
-            raise ValueError(
-                f"{name} must be a float32, float64, complex64 or complex128 tensor, "
-                f"got {got}"
-            )
-    for name, value in named.items():
-        if _REAL[value.dtype] != _REAL[b.dtype] or value.device != b.device:
-            raise ValueError(
-                f"{name} must have the precision and device of b, {b.dtype} on "
-                f"{b.device}, got {value.dtype} on {value.device}"
-            )
+    _check_precision("b", **named)
     if b.ndim == 0:
         raise ValueError("b must have at least 1 axis, time, got shape ()")
     a = a.reshape(1) if a.ndim == 0 else a
@@ -111,6 +121,24 @@ def _prepare(a: Tensor, b: Tensor, initial: Tensor | None):
     start = b.new_zeros(batch) if initial is None else initial.to(dtype).expand(batch)
     a = a.reshape(*(1,) * (b.ndim - a.ndim), *a.shape)
     return a.to(dtype), b, start
+
+
+def _check_precision(like: str, /, **named) -> None:
+    """Raise ValueError unless all are real or complex, of `like`'s precision."""
+    for name, value in named.items():
+        if not isinstance(value, Tensor) or value.dtype not in _REAL:
+            got = value.dtype if isinstance(value, Tensor) else type(value)
+            raise ValueError(
+                f"{name} must be a float32, float64, complex64 or complex128 tensor, "
+                f"got {got}"
+            )
+    head = named[like]
+    for name, value in named.items():
+        if _REAL[value.dtype] != _REAL[head.dtype] or value.device != head.device:
+            raise ValueError(
+                f"{name} must have the precision and device of {like}, {head.dtype} on "
+                f"{head.device}, got {value.dtype} on {value.device}"
+            )
 
 
 def _batch(a: Tensor, b: Tensor, initial: Tensor | None):
@@ -314,7 +342,9 @@ def linear_recurrence_route(
     """The way that `linear_recurrence` takes with these arguments.
 
     Chapter 4, section 4.9: "loop", "scan", "fft", or "linear_recurrence.cu", the scan
-    as one GPU kernel. Args and raises: as `linear_recurrence`.
+    as one GPU kernel. With "auto" a scan whose products overflow is followed by the
+    loop; nothing is computed here to foresee it. Args and raises: as
+    `linear_recurrence`.
 
     >>> linear_recurrence_route(torch.tensor([2.0]), torch.tensor([1.0, 1.0]))
     'scan'

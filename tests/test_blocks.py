@@ -104,6 +104,18 @@ def test_a_tolerance_is_not_negative():
         kernel_rank(np.eye(2), tol=-1)
 
 
+@pytest.mark.parametrize("function", [kernel_rank, separate])
+def test_a_kernel_that_is_complex_or_not_finite_is_refused(function):
+    # its real part is of rank 1, the whole of rank 2
+    turned = torch.tensor([[1, 1], [1, 1]]) + 1j * torch.eye(2)
+    for kernel in (turned, turned.numpy()):
+        with pytest.raises(ValueError, match="kernel must be real, got torch"):
+            function(kernel)
+    for value in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="kernel must be finite, got NaN or"):
+            function([[1.0, value], [0.0, 1.0]])
+
+
 # Groups --------------------------------------------------------------------------
 
 

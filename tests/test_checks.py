@@ -170,6 +170,15 @@ def test_rules_let_good_values_pass():
     assert per_axis(0, 3, pad=[0, 1, 2], size=5) == ((0, 1, 2), (5, 5, 5))
 
 
+def test_views_that_torch_negates_or_conjugates_later_are_read(capsys):
+    z = torch.tensor([1 + 2j, 3 - 4j])
+    assert z.conj().imag.is_neg() and z.conj().is_conj()
+    assert checks.digest(x=z.conj().imag) == "x (2,): mean 1, max 4 at 1"
+    agree("negated", z.conj().imag, [-2, 4], tol=0)
+    agree("conjugated", z.conj(), np.array([1 - 2j, 3 + 4j]), tol=0)
+    assert capsys.readouterr().out == "negated: True\nconjugated: True\n"
+
+
 def test_source_shows_the_code_without_its_docstring(capsys):
     checks.source(checks._place)
     assert "def _place(at)" in capsys.readouterr().out

@@ -157,6 +157,168 @@ def test_the_cache_follows_the_weights_the_length_and_the_mode():
     assert layer.train()._cache == (None, None)
 
 
+def test_the_cache_follows_the_buffers_of_the_network():
+    net = built(lambda: RandomFourierNet(1, 120))
+    layer = built(lambda: CKConv(3, 40, kernel_net=net, horizon=20)).eval()
+    assert layer._is_factorised()
+    x = drawn(2, 3, 20)
+
+    def fresh():
+        return causal_conv(x, layer.kernel(20)) + layer.bias[:, None]
+
+    with torch.no_grad():
+        before = layer(x)
+        net.waves.mul_(3)
+        agree("changed in place", layer(x), fresh(), tol=1e-10)
+        assert not torch.allclose(layer(x), before)
+        net.waves = net.waves + 1
+        agree("replaced", layer(x), fresh(), tol=1e-10)
+        # the allocator must not hand out the address by which the cache knows it
+        address, net.waves = net.waves.data_ptr(), None
+        others = [torch.ones(1, 16, dtype=torch.float64) for _ in range(2000)]
+        assert address not in {other.data_ptr() for other in others}
+
+
+def test_a_layer_made_in_inference_mode_runs():
+    with torch.inference_mode():
+        layer = built(lambda: CKConv(6, 6, horizon=20)).eval()
+        x = drawn(1, 6, 40)
+        want = causal_conv(x, layer.kernel(40)) + layer.bias[:, None]
+        agree("first", layer(x), want, tol=1e-11)
+        layer.kernel_net.readout.bias.add_(1.0)
+        want = causal_conv(x, layer.kernel(40)) + layer.bias[:, None]
+        agree("and with other weights", layer(x), want, tol=1e-11)
+    with torch.no_grad():
+        agree("outside", layer(x.clone()), want, tol=1e-11)
+
+
+# Networks that are not, or not only, a readout of features -----------------------
+
+
+class Windowed(Siren):
+    """A forward of its own: a window on what the readout gives."""
+
+    def forward(self, positions):
+        return super().forward(positions) * torch.exp(-((positions - 1) ** 2))
+
+
+class Bare(torch.nn.Module):
+    """Features, and no readout."""
+
+    def __init__(self, kernels):
+        super().__init__()
+        self.linear = torch.nn.Linear(1, kernels)
+
+    def features(self, positions):
+        return self.linear(positions)
+
+    def forward(self, positions):
+        return torch.sin(self.features(positions))
+
+
+class Scaled(torch.nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class Joined(torch.nn.Module):
+    """A class that says by its forward that it is a readout of features."""
+
+    forward = Siren.forward
+
+    def __init__(self, kernels):
+        super().__init__()
+        self.linear = torch.nn.Linear(1, 5)
+        self.readout = torch.nn.Linear(5, kernels, bias=False)
+
+    def features(self, positions):
+        return torch.tanh(self.linear(positions))
+
+
+def with_readout(net, readout):
+    net.readout = readout
+    return net
+
+
+def hooked(net):
+    net.register_forward_hook(lambda net, args, values: 2 * values)
+    return net
+
+
+def overridden(net):
+    net.forward = lambda positions: 3 * net.readout(net.features(positions))
+    return net
+
+
+OTHER_NETS = {
+    "windowed": (lambda n: Windowed(1, n), False),
+    "bare": (Bare, False),
+    "another readout": (lambda n: with_readout(Mlp(1, n), Scaled(32, n)), False),
+    "a hook": (lambda n: hooked(Siren(1, n)), False),
+    "one object's forward": (lambda n: overridden(Siren(1, n)), False),
+    "joined, without a bias": (Joined, True),
+    "no bias": (
+        lambda n: with_readout(Siren(1, n), torch.nn.Linear(32, n, bias=False)), True
+    ),
+    "siren": (lambda n: Siren(1, n), True),
+    "fourier": (lambda n: RandomFourierNet(1, n), True),
+    "mlp": (lambda n: Mlp(1, n), True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_NETS)
+def test_only_a_sure_readout_is_factorised_and_all_give_their_kernel(name):
+    make, factorised = OTHER_NETS[name]
+    layer = built(lambda: CKConv(3, 40, kernel_net=make(120), horizon=9))
+    x, times = drawn(1, 3, 9), torch.arange(9)
+    assert layer._is_factorised() == factorised
+    want = causal_conv(x, layer.kernel(9)) + layer.bias[:, None]
+    for mode in (True, False):
+        with torch.set_grad_enabled(mode):
+            agree("forward", layer.train(mode)(x).detach(), want.detach(), tol=1e-10)
+    agree("at", layer.at(times, x, times).detach(), want.detach(), tol=1e-10)
+
+
+class Fixed(torch.nn.Module):
+    """psi = the position, for every kernel, and nothing to learn."""
+
+    def __init__(self, kernels):
+        super().__init__()
+        self.kernels = kernels
+
+    def forward(self, positions):
+        return positions.expand(*positions.shape[:-1], self.kernels)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_network_without_parameters_takes_the_layers_dtype(bias, dtype):
+    make = lambda: CKConv(1, 2, kernel_net=Fixed(2), horizon=5, bias=bias)  # noqa: E731
+    layer = built(make, dtype=dtype)
+    assert list(layer.state_dict()) == ["bias"] * bias + ["_extra_state"]
+    x = torch.tensor([[[1.0, 0, 2, 0, 0, 0]]], dtype=dtype)
+    row = torch.tensor([1.0, 0.5, 2.0, 0.5, -1.0, -1.0], dtype=dtype)
+    want = row.repeat(1, 2, 1) + (layer.bias[:, None] if bias else 0)
+    y = layer(x)
+    assert y.dtype == dtype
+    agree("by hand", y.detach(), want.detach(), tol=1e-6)
+    times = torch.arange(6)
+    agree("at", layer.at(times, x, times).detach(), want.detach(), tol=1e-6)
+    part, state = layer.step(x[..., :2], layer.initial_state(1))
+    rest, _ = layer.step(x[..., 2:], state)
+    agree("streamed", torch.cat([part, rest], -1).detach(), want.detach(), tol=1e-6)
+
+
+def test_a_refused_signal_sets_no_horizon():
+    for mode in (True, False):
+        layer = CKConv(30, 30).train(mode)
+        with torch.set_grad_enabled(mode), pytest.raises(ValueError, match="x must"):
+            layer(torch.zeros(1, 30, 7).double())
+        assert layer.horizon is None
+    layer(torch.zeros(1, 30, 9))
+    assert layer.horizon == 9
+
+
 def test_kernel_dropout_drops_kernel_values_in_training_only():
     layer = built(lambda: CKConv(3, 4, kernel_dropout=0.5))
     x = drawn(1, 3, 30)
@@ -383,6 +545,7 @@ def test_a_network_of_other_kernels():
 # What is refused -----------------------------------------------------------------
 
 ROW = torch.zeros(4)
+THREE = CKConv(3, 4, horizon=20)
 
 
 @pytest.mark.parametrize(
@@ -402,6 +565,42 @@ ROW = torch.zeros(4)
         (
             lambda: CKConv(1, 1, horizon=9).at(ROW[:3], ROW[None, None], ROW),
             "times must be one row, or one for each of the 1 samples, of 4 numbers",
+        ),
+        (lambda: CKConv(1, 1, kernel_net=3), "kernel_net must be a torch module"),
+        (
+            lambda: CKConv(3, 4, kernel_net=Siren(1, 11)),
+            r"kernel_net must give out_channels \* in_channels = 12 values, got 11",
+        ),
+        (
+            lambda: CKConv(3, 4, kernel_net=Ramp(11))(torch.zeros(1, 3, 5)),
+            r"kernel_net must map positions \(5, 1\) to values \(5, 12\), got shape",
+        ),
+        (
+            lambda: CKConv(1, 1)(torch.zeros(1, 1, 4).double()),
+            "x must have the dtype and device of kernel_net, torch.float32 on cpu, got",
+        ),
+        (lambda: THREE.at(ROW, torch.zeros(2, 1, 4), ROW), "with c_in = 3 and none of"),
+        (lambda: THREE.at(ROW, torch.zeros(2, 2, 4), ROW), r"got \(2, 2, 4\)"),
+        (lambda: THREE.at(ROW[:0], torch.zeros(2, 3, 0), ROW), "values must be .* non"),
+        (
+            lambda: THREE.at(ROW, torch.zeros(2, 3, 4).double(), ROW),
+            "values must have the dtype and device of kernel_net, torch.float32 on cpu",
+        ),
+        (
+            lambda: THREE.at([0, 1, 2, 3], torch.zeros(2, 3, 4), ROW),
+            "times must be a tensor of real numbers, got <class 'list'>",
+        ),
+        (
+            lambda: THREE.at(ROW, torch.zeros(2, 3, 4), 1.5),
+            "query_times must be a tensor of real numbers, got <class 'float'>",
+        ),
+        (
+            lambda: THREE.at(ROW, torch.zeros(2, 3, 4), ROW, weights=1j * ROW),
+            "weights must be a tensor of real numbers, got torch.complex64",
+        ),
+        (
+            lambda: THREE.at(ROW.to("meta"), torch.zeros(2, 3, 4), ROW),
+            "times must be on cpu, as values is, got meta",
         ),
         (lambda: CKBlock(1, 1, norm="layer"), "norm must be one of 'step', 'released'"),
         (lambda: CKBlock(1, 1, dropout=-1), r"dropout must be a number in \[0, 1\]"),

@@ -208,6 +208,57 @@ def test_conv_transpose_is_its_definition(case, seed, bias):
     assert torch.equal(x, conv_transpose_ref(y, w, b, **knobs))
 
 
+def test_an_equal_crop_at_both_ends_is_made():
+    # the span is 1 and the padding (1, 2): -1 at the start, and -2 + 1 at the end
+    y, one = torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]), torch.ones(1, 1, 1)
+    knobs = {"padding": ((1, 2),), "output_padding": 1, "dilation": 2}
+    assert conv_transpose(y, one, **knobs).tolist() == [[[2, 3]]]
+    # the same without a batch axis, in two axes, in groups
+    y, w = whole(6, 2, 4), whole(6, 1, 2, 2)
+    knobs = {"padding": ((0, 2), (2, 2)), "output_padding": (2, 0),
+             "dilation": (3, 1), "stride": (1, 1), "groups": 3}  # fmt: skip
+    for batch in (y, y.expand(2, 3, *y.shape)):
+        x = conv_transpose(batch, w, **knobs)
+        assert torch.equal(x, conv_transpose_ref(batch, w, **knobs))
+
+
+@st.composite
+def crops(draw_):
+    """(input shape, weight shape, knobs) of a transposed convolution that crops."""
+    axes = draw_(st.integers(1, 3))
+
+    def per(low, high):
+        return tuple(draw_(st.integers(low, high)) for _ in range(axes))
+
+    knobs = {"stride": per(1, 2), "dilation": per(1, 3)}
+    bound = zip(knobs["stride"], knobs["dilation"], strict=True)
+    knobs["output_padding"] = tuple(
+        draw_(st.integers(0, max(pair) - 1)) for pair in bound
+    )
+    # beyond the kernel's span by as much at both ends, the added entries included
+    more, kernel = per(0, 3), per(1, 2)
+    spans = [d * (k - 1) for d, k in zip(knobs["dilation"], kernel, strict=True)]
+    knobs["padding"] = tuple(
+        (span + m, span + m + a)
+        for span, m, a in zip(spans, more, knobs["output_padding"], strict=True)
+    )
+    batch = draw_(st.sampled_from([(), (2,), (1, 2)]))
+    return (*batch, 2, *per(1, {1: 9, 2: 6, 3: 4}[axes])), (2, 1, *kernel), knobs
+
+
+@given(case=crops(), seed=st.integers(0, 99))
+@QUICK
+def test_a_padding_beyond_the_span_crops(case, seed):
+    shape, weight_shape, knobs = case
+    y, w = whole(*shape, seed=seed), whole(*weight_shape, seed=seed + 1)
+    axes = w.dim() - 2
+    try:
+        conv_transpose_output_size(shape[-axes:], tuple(w.shape[2:]), **knobs)
+    except ValueError:
+        assume(False)
+    assert torch.equal(conv_transpose(y, w, **knobs), conv_transpose_ref(y, w, **knobs))
+
+
 @given(case=cases(), seed=st.integers(0, 99))
 @QUICK
 def test_adjoint_identity(case, seed):
@@ -644,6 +695,14 @@ def test_columns_without_a_batch_and_with_two():
     assert col2im(im2col(x[0], (3, 3)), (3, 7), 3).shape == (4, 3, 7)
 
 
+@pytest.mark.parametrize("batch", [(0,), (2, 0), (0, 3)])
+def test_columns_of_an_empty_batch(batch):
+    columns = im2col(torch.zeros(*batch, 3, 6, 5), (3, 2))
+    assert columns.shape == (*batch, 18, 16)
+    assert col2im(columns, (6, 5), (3, 2)).shape == (*batch, 3, 6, 5)
+    assert col2im(torch.zeros(0, 2, 3), 4, 2).shape == (0, 1, 4)
+
+
 def test_dividing_by_the_overlap_restores_the_signal():
     x = draw(2, 6, 7)
     knobs = {"stride": (2, 1), "padding": 1}
@@ -800,6 +859,9 @@ ERRORS = [
     (lambda: conv(X, W[0]), r"weight must have at least 3 axes, got shape \(2, 3\)"),
     (lambda: conv(X, W[:, :, :0]), r"weight must not be empty, got shape \(4, 2, 0\)"),
     (lambda: conv(X[0, 0], W), r"x must have channels and 1 spatial axes, as weight"),
+    (lambda: conv(X[..., :0], W, padding=2), "no empty spatial axis, got shape"),
+    (lambda: conv(X[..., :0], W, input_dilation=2), "x must have no empty spatial"),
+    (lambda: conv_transpose(X[..., :0], W[:2]), "y must have no empty spatial ax"),
     (lambda: conv(X[:, :1], W), r"x must have 2 channels, groups times those of weigh"),
     (lambda: conv(X, W, groups=2), r"x must have 4 channels, groups times those of"),
     (lambda: conv(X, W, groups=3), "groups must divide the 4 output channels of weigh"),

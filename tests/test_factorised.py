@@ -54,6 +54,19 @@ def test_float32_at_the_size_of_a_layer():
         agree(name, got, want, tol=1e-5 * float(want.abs().max()))
 
 
+def test_inputs_are_read_and_differentiated_as_they_lie():
+    plain = drawn(1, 2, 9), drawn(4, 5), drawn(3, 2, 4)
+    lying = [v.transpose(0, 1).contiguous().transpose(0, 1) for v in plain]
+    assert not any(v.is_contiguous() for v in lying[1:])
+    results = []
+    for inputs in (plain, lying):
+        inputs = [v.detach().requires_grad_() for v in inputs]
+        y = mixed_causal_conv(*inputs)
+        results.append([y.detach(), *torch.autograd.grad(y.square().sum(), inputs)])
+    for name, got, want in zip(("y", "x", "basis", "mix"), *results, strict=True):
+        agree(name, got, want, tol=1e-11)
+
+
 @pytest.mark.parametrize("tile_bytes", [1 << 20, 300])
 def test_gradients_of_first_and_second_order(tile_bytes, monkeypatch):
     monkeypatch.setitem(factorised._TILE_BYTES, "cpu", tile_bytes)

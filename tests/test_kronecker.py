@@ -435,6 +435,7 @@ ERRORS = [
     (lambda: kronecker_kernel([K, K[0]]), r"kernels\[1\] must have 2 axes"),
     (lambda: kronecker_kernel([K, K.double()]), r"kernels\[1\] must have the dtype"),
     (lambda: compose_kernels([K, K], [1]), r"one entry a kernel, 2, got \[1\]"),
+    (lambda: compose_kernels([K[0]], 2), "dilations must have one entry a kernel, 1,"),
     (
         lambda: compose_kernels([K, K], [1, (2,)]),
         r"dilations must agree on the spatial axes",
@@ -457,6 +458,9 @@ ERRORS = [
     (lambda: low_rank(K, 4), r"rank must be <= 3, got 4"),
     (lambda: low_rank(K[0], 1), r"kernel must have at least 2 axes"),
     (lambda: low_rank(K.int(), 1), r"kernel must be float32 or float64"),
+    (lambda: low_rank(K * torch.nan, 1), "kernel must be finite, got NaN or an"),
+    (lambda: low_rank(K / 0, 1), "kernel must be finite, got NaN or an"),
+    (lambda: nearest_kronecker(K * torch.nan, (3, 1)), "kernel must be finite, got"),
 ]
 
 

@@ -162,6 +162,8 @@ def test_holes_are_left_out():
         (r"layers\[1\] must be \(kernel, stride, dilation\)", [(3, 1, 1), (3, 1)]),
         (r"layers\[0\] must be \(kernel", [3]),
         (r"layers\[0\].kernel must be an integer >= 1, got 0", [(0, 1, 1)]),
+        (r"layers\[0\].kernel must be an int or one int an axis", [((), 1, 1)]),
+        (r"layers\[1\].padding must be .* got \[\]", [(3, 1, 1), (3, 1, 1, [])]),
         (r"layers\[0\].stride must be an integer >= 1, got 0", [(3, 0, 1)]),
         (r"layers\[0\].dilation must be an integer >= 1, got 0", [((3, 3), 1, (1, 0))]),
         (r"layers\[0\].padding must be an integer >= 0, got -1", [(3, 1, 1, -1)]),

@@ -21,6 +21,7 @@ from ckutils.recurrence import (
     geometric_spectrum,
     linear_recurrence,
     linear_recurrence_ref,
+    linear_recurrence_route,
     lru_conv,
     lru_kernel,
     lru_loop,
@@ -539,6 +540,26 @@ def test_zero_order_hold_and_bilinear_against_scipy():
             assert_within(torch.stack(mine), torch.tensor(theirs), 1e-14)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex128])
+def test_the_holds_gain_has_its_digits_and_its_slope_near_rest(dtype):
+    """g / step = sum of z^k / (k + 1)!, dg/dr / step^2 = sum (k + 1) z^k / (k + 2)!."""
+    near = [0, 1e-30, -1e-9, 1e-7, -1e-5, 1e-3, -0.015, 0.016, -0.1, 0.9]
+    rates = torch.tensor(near, dtype=dtype)
+    rates = (rates * (0.6 + 0.8j) if dtype.is_complex else rates).requires_grad_()
+    step, eps = 0.5, torch.finfo(dtype).eps
+    _, g = zero_order_hold(rates, step)
+    (slope,) = torch.autograd.grad(g.real.sum(), rates)
+    z = rates.detach() * step
+    gain = sum(z**k / math.factorial(k + 1) for k in range(16))
+    want = sum((k + 1) * z**k / math.factorial(k + 2) for k in range(16))
+    assert_within(g.detach(), step * gain, 4 * eps)
+    # beyond 1/64 the quotient's slope has noise of some eps / |z|
+    assert_within(slope.conj(), step**2 * want, 200 * eps)
+    assert slope[0] == step**2 / 2
+    if dtype == torch.float64:
+        assert gradgradcheck(lambda r: zero_order_hold(r, step)[1], rates)
+
+
 def test_zero_order_hold_is_exact_for_a_held_input():
     """x' = r x + u from 0 with u = 1 has x(t) = (exp(r t) - 1) / r."""
     rate = torch.tensor(-0.3 + 2j, dtype=torch.complex128)
@@ -608,6 +629,89 @@ def test_irregular_scan_is_ckconv_with_the_same_kernel():
         got = exponentials_at(t, values, q, weights=w, **named)
         with torch.no_grad():
             assert_within(got, layer.at(t, values, q, weights=w), 1e-10)
+
+
+def test_irregular_scan_takes_one_row_of_times_for_all():
+    times, values, queries, rates, coefficients = irregular(30, 9, batch=(2, 3))
+    weights, named = torch.rand(30).double(), {"rates": rates}
+    named["coefficients"] = coefficients
+    row, query = times[0, 0], queries[0, 0]
+    got = exponentials_at(row, values, query, weights=weights, **named)
+    rows, queries, named["weights"] = (
+        x.expand(2, 3, -1) for x in (row, query, weights)
+    )
+    assert_within(got, exponentials_at(rows, values, queries, **named), 1e-12)
+
+
+IRREGULAR = {
+    "times": torch.arange(5.0), "values": torch.ones(2, 5),
+    "query_times": torch.ones(4), "rates": -torch.ones(3),
+    "coefficients": torch.ones(4, 2, 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("message", "change"),
+    [
+        (r"coefficients must be \(c_out, 2, 3\), got shape \(4, 1, 3\)",
+         {"coefficients": torch.ones(4, 1, 3)}),
+        (r"coefficients must be \(c_out, 2, 3\), got shape \(4, 2, 1\)",
+         {"coefficients": torch.ones(4, 2, 1)}),
+        (r"coefficients must be \(c_out, 2, 3\), got shape \(4, 2, 2\)",
+         {"coefficients": torch.ones(4, 2, 2)}),
+        (r"coefficients must be \(c_out, 2, 3\), got shape \(2, 3\)",
+         {"coefficients": torch.ones(2, 3)}),
+        (r"rates must be \(k,\), k >= 1, got shape \(1, 3\)",
+         {"rates": -torch.ones(1, 3)}),
+        (r"rates must be \(k,\), k >= 1, got shape \(0,\)", {"rates": -torch.ones(0)}),
+        (r"weights must be \(5,\), .*, got shape \(1,\)", {"weights": torch.ones(1)}),
+        (r"weights must be \(5,\).*, got shape \(3,\)", {"weights": torch.ones(3)}),
+        (r"weights must be .*, got shape \(\)", {"weights": torch.tensor(1.0)}),
+        (r"times must be \(5,\), or \(6, 5\) as values has leading axes \(6,\), got",
+         {"values": torch.ones(6, 2, 5), "times": torch.ones(1, 5)}),
+        (r"query_times must have the leading axes of times, \(6,\), got shape \(4,\)",
+         {"values": torch.ones(6, 2, 5), "times": torch.ones(6, 5)}),
+        (r"query_times must have the leading axes of times, \(\), got shape \(6, 4\)",
+         {"query_times": torch.ones(6, 4)}),
+        ("query_times must have at least 1 axes", {"query_times": torch.tensor(1.0)}),
+        ("values must have the dtype and device of times, torch.float32 on cpu",
+         {"values": torch.ones(2, 5).double()}),
+        ("query_times must have the dtype", {"query_times": torch.ones(4).double()}),
+        ("weights must have the dtype", {"weights": torch.ones(5).double()}),
+        ("rates must have the precision and device of times, torch.float32 on cpu, "
+         "got torch.complex128 on cpu", {"rates": torch.ones(3).to(torch.complex128)}),
+        ("coefficients must have the precision", {"coefficients": torch.ones(4, 2, 3)
+         .double()}),
+        ("rates must be a float32, .* tensor, got <class 'list'>", {"rates": [-1.0]}),
+        ("coefficients must be .* got <class 'float'>", {"coefficients": 1.0}),
+        (r"rates must have no real part > 0, got 0.5",
+         {"rates": torch.full((3,), 0.5)}),
+        (r"rates must have no real part > 0, got nan",
+         {"rates": torch.full((3,), math.nan)}),
+        (r"times must ascend, got a step of nan", {"times": torch.tensor(
+            [0.0, 1.0, math.nan, 3.0, 4.0])}),
+        (r"times must ascend, got a step of nan",
+         {"times": torch.full((5,), math.nan)}),
+        (r"times must ascend, got a step of -1.0", {"times": torch.tensor(
+            [0.0, 2.0, 1.0, 3.0, 4.0])}),
+        ("times must have at least 1 axes", {"times": torch.tensor(0.0)}),
+    ],
+)  # fmt: skip
+def test_irregular_scan_refuses_what_would_be_broadcast(message, change):
+    assert exponentials_at(**IRREGULAR).shape == (4, 4)
+    with pytest.raises(ValueError, match=message):
+        exponentials_at(**(IRREGULAR | change))
+
+
+def test_rates_on_the_imaginary_axis_up_to_rounding_are_taken():
+    poles = torch.tensor([1j, 0.6 + 0.8j], dtype=torch.complex128)
+    rates = torch.log(poles * (1 + 4e-16)) / 1e-3
+    assert float(rates.real.max()) > 0
+    t, v = torch.arange(1000).double() * 1e-3, draw(1, 1000)
+    named = {"rates": rates, "coefficients": torch.ones(1, 1, 2).double()}
+    exact = named | {"rates": torch.complex(0 * rates.real, rates.imag)}
+    got, want = (exponentials_at(t, v, t, **k) for k in (named, exact))
+    assert_within(got, want, 1e-8)
 
 
 def test_irregular_scan_on_a_regular_grid_is_the_convolution():
@@ -730,6 +834,69 @@ def test_it_stays_stable_wherever_the_parameters_go():
     assert bool((module.lam.abs() < 1).all())
 
 
+# Products of coefficients that overflow ------------------------------------------
+
+
+def test_states_are_finite_where_products_of_coefficients_are_not():
+    a, b = torch.full((100,), 4.0), torch.zeros(100)
+    b[-1] = 1.0
+    assert linear_recurrence(a, b).tolist() == b.tolist()
+    assert linear_recurrence(a[:1], b).tolist() == b.tolist()
+    assert linear_recurrence(a[:1].to(torch.complex64), b)[-1] == 1
+    tiny = torch.tensor(1e-30)
+    last = linear_recurrence(a, 0 * b, initial=tiny)[-1]
+    assert float(last) == pytest.approx(1e-30 * 2.0**200, rel=1e-6)
+    # growth while the state is 0, and decay afterwards
+    a, b = torch.tensor([2.0**20] * 8 + [0.5] * 60), torch.zeros(68)
+    b[10:] = 1.0
+    assert linear_recurrence(a, b)[[9, 12, 40, 67]].tolist() == [0, 1.75, 2, 2]
+    assert linear_recurrence_route(a, b) == "scan"  # tried first, the loop mends it
+
+
+@pytest.mark.parametrize("at", [0, 40])
+def test_gradients_are_finite_where_products_of_coefficients_are_not(at):
+    results = []
+    for method in ("auto", "loop"):
+        a, b, start = torch.full((1, 100), 4.0), torch.zeros(2, 100), torch.zeros(2)
+        b[:, -1] = 1.0
+        inputs = [value.requires_grad_() for value in (a, b, start)]
+        h = linear_recurrence(a, b, initial=start, method=method)
+        results.append(torch.autograd.grad(h[:, at].sum(), inputs))
+    for got, want in zip(*results, strict=True):
+        assert torch.allclose(got, want, rtol=1e-5, atol=0)
+    assert results[0][1][0, 0] == 4.0**at
+
+
+@given(
+    runs=st.lists(
+        st.tuples(
+            st.sampled_from([0, 0.5, 1, 2**60, 2**200]), st.integers(0, 3),
+            st.integers(1, 40),
+        ),
+        min_size=1, max_size=6,
+    ),
+    start=st.sampled_from([0, 1e-200, 1.0]),
+)  # fmt: skip
+@settings(deadline=None, max_examples=200, derandomize=True)
+def test_auto_is_the_loop_whatever_grows(runs, start):
+    """No state is negative, so nothing cancels and the relative error is a few eps."""
+    steps = [(a, b if n % 3 else 0) for a, b, length in runs for n in range(length)]
+    a, b = torch.tensor(steps, dtype=torch.float64).T
+    start = torch.tensor(start, dtype=torch.float64)
+    want = linear_recurrence(a, b, initial=start, method="loop")
+    got = linear_recurrence(a, b, initial=start)
+    assert torch.allclose(got, want, rtol=1e-13, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 4)])
+def test_the_definition_takes_an_empty_signal(shape):
+    a, b = torch.ones(1), torch.ones(shape)
+    for initial in (None, torch.ones(shape[:-1])):
+        h = linear_recurrence_ref(a, b, initial=initial)
+        assert h.shape == shape and h.dtype == b.dtype
+    assert linear_recurrence_ref(a.to(torch.complex64), b).dtype == torch.complex64
+
+
 # What is refused -----------------------------------------------------------------
 
 X = torch.zeros(1, 1, 3)
@@ -773,6 +940,10 @@ REFUSED = {
         EYE, COLUMN, X, h0=torch.zeros(1, 2, dtype=torch.complex64)
     ),
     "kernel must have 1 axis": lambda: fit_exponentials(torch.ones(2, 8), 1),
+    "kernel must be finite": lambda: fit_exponentials(torch.full((8,), math.nan), 1),
+    "kernel must be finite, got NaN or an inf": lambda: fit_exponentials(
+        torch.full((8,), math.inf), 1
+    ),
     "terms must be <= length / 2 - 1 = 3, got 4": lambda: fit_exponentials(
         torch.ones(8), 4
     ),
