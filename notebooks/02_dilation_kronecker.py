@@ -171,7 +171,7 @@ def dilated_correlation(image, kernel, d):
 image, K = draw(11, 12), draw(2, 3, seed=1)
 want = dilated_correlation(image, K, 3)
 stuffed = np.zeros((4, 7))
-stuffed[::3, ::3] = K.flip(0, 1)
+stuffed[::3, ::3] = K.flip(0, 1).numpy()
 spectrum = np.fft.rfft2(image.numpy(), (14, 18)) * np.fft.rfft2(stuffed, (14, 18))
 convolved = np.fft.irfft2(spectrum, (14, 18))[3:11, 6:12]  # whole overlaps only
 agree("conv, dilation 3", conv(image[None], K[None, None], dilation=3)[0], want, 1e-12)
