@@ -223,8 +223,12 @@ QUOTES = {  # a sentence with places, and the results that stand in them
             ("released_ckcnn", f"{task}, 100 channels", "test", only)
             for task in ("sequential MNIST", "permuted MNIST", "sequential CIFAR-10")
         ],
-        r"CKCNN is right on (\S+) % of the test clips at 2 kHz and on (\S+) % at 8 kHz "
-        r"with the factor, (\S+) % without": digits(
+        r"is right on (\S+) % of the sequential test images and on (\S+) %": [
+            ("smnist", f"{task} MNIST, 784 steps", "test", only)
+            for task in ("sequential", "permuted")
+        ],
+        r"The CKCNN is right on (\S+) % of the test clips at 2 kHz and on (\S+) % at "
+        r"8 kHz with the factor, (\S+) % without": digits(
             "CKCNN", "2000 Hz", "8000 Hz", "8000 Hz, no 1/r"
         ),
         r"A TCN reaches (\S+) % at home and (\S+) %": digits(
