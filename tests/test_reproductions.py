@@ -193,24 +193,28 @@ QUOTES = {  # a sentence with places, and the results that stand in them
         ),
     },
     "03": {
-        r"the CKCNN needs (.*?) steps at \$T = 100\$ and (.*?) at \$T = 200\$": [
+        r"Copying, the CKCNN needs (\d+), (\d+) and (\d+) steps": [
             ("memory", COPY.format(t, "CKCNN"), "steps to solve", only)
-            for t in (100, 200)
+            for t in (100, 200, 1000)
         ],
-        r"a TCN (\d+) and (\d+), a linear": [
+        r"A TCN needs (\d+) and (\d+) at the two": [
             ("memory", COPY.format(t, "TCN"), "steps to solve", only)
             for t in (100, 200)
         ],
-        r"unit \(chapter 4\) (\d+) and (\d+);": [
+        r"unit \(chapter 4\) (\d+) and (\d+), and": [
             ("memory", COPY.format(t, "LRU"), "steps to solve", only)
             for t in (100, 200)
         ],
-        r"the GRU needs (\d+) steps at \$T = 100\$ and a TCN (\d+)": [
-            ("memory", ADD.format(100, rival), "steps to solve", only)
-            for rival in ("GRU", "TCN")
+        r"the GRU needs (\d+), (\d+) and (\d+) steps, a": [
+            ("memory", ADD.format(t, "GRU"), "steps to solve", only)
+            for t in (100, 200, 1000)
         ],
-        r"one of 20 channels needs (\d+)": [
-            ("memory", ADD.format(100, "CKCNN, 20 channels"), "steps to solve", only)
+        r"a TCN (\d+) and (\d+); a CKCNN": [
+            ("memory", ADD.format(t, "TCN"), "steps to solve", only) for t in (100, 200)
+        ],
+        r"one of 20 channels needs (\S+) and (\S+), and": [
+            ("memory", ADD.format(t, "CKCNN, 20 channels"), "steps to solve", only)
+            for t in (100, 200)
         ],
         r"the SIREN start gives (\S+) % and the released one (\S+) %": swept(10),
         r"at 30 they give (\S+) and (\S+) %": swept(30),
@@ -278,3 +282,21 @@ def test_a_chapter_quotes_what_was_measured(chapter):
             scale = 1 if value > 1 else 100
             places = len(plain.partition(".")[2])
             assert plain == f"{scale * value:.{places}f}", (sentence, value)
+
+
+def test_nobody_else_is_done_with_memory():
+    """What chapter 3 says of those that it gives no number."""
+    cases = json.loads((FOLDER / "memory.json").read_text())["cases"].values()
+    late = {
+        case["label"]: case["results"]["solved"]
+        for case in cases
+        if "T = 1000" in case["label"] and "choice" not in case["label"]
+    }
+    solved = {label for label, done in late.items() if done}
+    assert len(late) == 9
+    assert solved == {COPY.format(1000, "CKCNN"), ADD.format(1000, "GRU")}
+    assert not any(
+        case["results"]["solved"]
+        for case in cases
+        if re.fullmatch(r"copy, .*: GRU|adding, .*: CKCNN", case["label"])
+    )
