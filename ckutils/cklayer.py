@@ -113,7 +113,7 @@ class CKConv(nn.Module):
 
         Chapter 3, eq. (3.33): the sum is multiplied by the step 1/resolution.
         """
-        self._check_input(x)
+        self._check_signal("t", x=x)
         reach = self._reach(x.shape[-1], resolution)
         if not self._is_factorised():
             kernel = self.kernel(reach, resolution=resolution) / resolution
@@ -132,7 +132,7 @@ class CKConv(nn.Module):
         "factorised", with " by spectral_product.cu" behind it where that kernel mixes
         and multiplies, or what `causal_conv_route` says of the kernel that is formed.
         """
-        self._check_input(x)
+        self._check_signal("t", x=x)
         if self._is_factorised():
             kernels = " by spectral_product.cu" if spectral.has_kernels(x) else ""
             return f"factorised{kernels}"
@@ -163,7 +163,7 @@ class CKConv(nn.Module):
         """
         if self.horizon is None:
             raise ValueError("horizon must be set before irregular times, got None")
-        self._check_values(values)
+        self._check_signal("n", values=values)
         times, query_times, weights = _check_samples(
             times, values, query_times, weights
         )
@@ -313,23 +313,16 @@ class CKConv(nn.Module):
     def set_extra_state(self, state):
         self.horizon = state
 
-    def _check_input(self, x: Tensor) -> None:
-        check_float(x=x)
+    def _check_signal(self, axis: str, **named: Tensor) -> None:
+        """That the one tensor is (b, in_channels, axis), not empty, of our dtype."""
+        ((name, x),) = named.items()
+        check_float(**named)
         if x.ndim != 3 or x.shape[1] != self.in_channels or 0 in x.shape:
             raise ValueError(
-                f"x must be (b, {self.in_channels}, t), none of them 0, got shape "
-                f"{tuple(x.shape)}"
+                f"{name} must be (b, {self.in_channels}, {axis}), none of them 0, got "
+                f"shape {tuple(x.shape)}"
             )
-        check_same(kernel_net=self._like(), x=x)
-
-    def _check_values(self, values: Tensor) -> None:
-        check_float(values=values)
-        if values.ndim != 3 or values.shape[1] != self.in_channels or 0 in values.shape:
-            raise ValueError(
-                f"values must be (b, c_in, n), with c_in = {self.in_channels} and none "
-                f"of them 0, got {tuple(values.shape)}"
-            )
-        check_same(kernel_net=self._like(), values=values)
+        check_same(kernel_net=self._like(), **named)
 
     def extra_repr(self) -> str:
         return (

@@ -561,7 +561,7 @@ THREE = CKConv(3, 4, horizon=20)
         (lambda: CKConv(1, 1)(torch.zeros(1, 1, 4).half()), "x must be float32 or flo"),
         (lambda: CKConv(1, 1).initial_state(1), "horizon must be set before streaming"),
         (lambda: CKConv(1, 1).at(ROW, ROW[None, None], ROW), "horizon must be set bef"),
-        (lambda: CKConv(1, 1, horizon=9).at(ROW, ROW, ROW), r"values must be \(b, c_i"),
+        (lambda: CKConv(1, 1, horizon=9).at(ROW, ROW, ROW), r"values must be \(b, 1,"),
         (
             lambda: CKConv(1, 1, horizon=9).at(ROW[:3], ROW[None, None], ROW),
             "times must be one row, or one for each of the 1 samples, of 4 numbers",
@@ -579,8 +579,8 @@ THREE = CKConv(3, 4, horizon=20)
             lambda: CKConv(1, 1)(torch.zeros(1, 1, 4).double()),
             "x must have the dtype and device of kernel_net, torch.float32 on cpu, got",
         ),
-        (lambda: THREE.at(ROW, torch.zeros(2, 1, 4), ROW), "with c_in = 3 and none of"),
-        (lambda: THREE.at(ROW, torch.zeros(2, 2, 4), ROW), r"got \(2, 2, 4\)"),
+        (lambda: THREE.at(ROW, torch.zeros(2, 1, 4), ROW), r"\(b, 3, n\), none of the"),
+        (lambda: THREE.at(ROW, torch.zeros(2, 2, 4), ROW), r"got shape \(2, 2, 4\)"),
         (lambda: THREE.at(ROW[:0], torch.zeros(2, 3, 0), ROW), "values must be .* non"),
         (
             lambda: THREE.at(ROW, torch.zeros(2, 3, 4).double(), ROW),
